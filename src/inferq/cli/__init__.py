@@ -1,0 +1,143 @@
+"""The command line `inferq`: the table of its verbs, and the one place where errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from inferq.cli.app import App, env_flag, global_options
+from inferq.cli.exits import Exit, exit_of
+from inferq.cli.groups import LazyGroup, Verb
+
+_WORK, _ASK, _CHANGE, _KEEP = "Do work", "Ask", "Change", "Set up and look after"
+
+VERBS = {
+    "run": Verb("inferq.cli.run:run", "Ask a model and stream the answer, through the queue.", _WORK),
+    "submit": Verb("inferq.cli.submit:submit", "Put a task into the queue.", _WORK),
+    "work": Verb("inferq.cli.work:work", "Run tasks until stopped.", _WORK),
+    "list": Verb("inferq.cli.ask:list_", "List tasks, newest first.", _ASK),
+    "status": Verb("inferq.cli.ask:status", "Show the queue's numbers, or where one task stands.", _ASK),
+    "show": Verb("inferq.cli.ask:show", "Show everything about one task.", _ASK),
+    "result": Verb("inferq.cli.collect:result", "Print what tasks answered.", _ASK),
+    "wait": Verb("inferq.cli.collect:wait", "Wait until tasks have ended.", _ASK),
+    "tail": Verb("inferq.cli.collect:tail", "Attach to a task's stream, from its start.", _ASK),
+    "events": Verb("inferq.cli.events:events", "Print what happened, or follow what happens.", _ASK),
+    "cancel": Verb("inferq.cli.change:cancel", "Cancel tasks, waiting or running.", _CHANGE),
+    "retry": Verb("inferq.cli.change:retry", "Make failed or cancelled tasks again.", _CHANGE),
+    "priority": Verb("inferq.cli.change:priority", "Change the priority of waiting tasks.", _CHANGE),
+    "pause": Verb("inferq.cli.change:pause", "Start no more tasks, in all lanes or in one.", _CHANGE),
+    "resume": Verb("inferq.cli.change:resume", "Undo a pause.", _CHANGE),
+    "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
+    "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
+    "config": Verb("inferq.cli.config:config", "Show the settings and where they come from.", _KEEP),
+    "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
+    "db": Verb("inferq.cli.db:db", "Back up, check and measure the store.", _KEEP),
+    "completion": Verb("inferq.cli.about:completion", "Print the completion script of a shell.", _KEEP),
+    "version": Verb("inferq.cli.about:version", "Print the version.", _KEEP),
+}
+
+root = LazyGroup(
+    "inferq",
+    verbs=VERBS,
+    aliases={"ls": "list"},
+    params=[
+        *global_options(hidden=False),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=lambda ctx, _, value: _print_version(ctx) if value else None,
+            help="Print the version.",
+        ),
+    ],
+    no_args_is_help=True,
+    help="The durable queue in front of your LLMs.",
+    epilog="Exit codes are the same for all commands; docs/cli.md has the table.",
+    examples="""
+        inferq run smollm2 --executor llamacpp "Why is the sky blue?"
+        inferq submit chat --model llama3.2 --priority high "Summarise this" - < notes.txt
+        inferq work
+        inferq list --status failed --since 2h
+    """,
+)
+
+
+def _print_version(ctx: click.Context) -> None:
+    from inferq.cli.about import version_text
+
+    click.echo(version_text())
+    ctx.exit()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = [*(sys.argv[1:] if args is None else args)]
+    app = App()
+    app.debug = env_flag("INFERQ_DEBUG")
+    try:
+        code = _run(given, app)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+    return code
+
+
+def _run(args: list[str], app: App) -> int:
+    from inferq.errors import InferqError
+
+    try:
+        ended = root.main(args, prog_name="inferq", standalone_mode=False, obj=app)
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+    except click.Abort:
+        return int(Exit.INTERRUPTED)
+    except click.ClickException as error:
+        return _usage(error)
+    except BrokenPipeError:
+        raise
+    except (InferqError, OSError) as error:
+        if app.debug:
+            raise
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise BrokenPipeError from error
+        return _complain(_line(error), exit_of(error))
+    except Exception as error:  # a mistake of ours: still one line, and the way to see more
+        if app.debug:
+            raise
+        kind = type(error).__name__
+        return _complain(f"unexpected {kind}: {error}; run again with --debug for the traceback", Exit.FAILED)
+    return ended if isinstance(ended, int) else int(Exit.OK)
+
+
+def _usage(error: click.ClickException) -> int:
+    ctx = getattr(error, "ctx", None)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return int(Exit.USAGE)
+    hint = f" (see `{ctx.command_path} --help`)" if ctx is not None and "--help" not in error.format_message() else ""
+    if isinstance(error, click.FileError):
+        return _complain(error.format_message(), Exit.NOT_FOUND)
+    return _complain(error.format_message().rstrip(".") + hint, Exit.USAGE)
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}"
+    return str(error) or type(error).__name__
+
+
+def _complain(text: str, code: Exit) -> int:
+    from inferq.cli.output import say
+
+    say("inferq: " + " ".join(text.split()), color="red")
+    return int(code)
+
+
+__all__ = ["main", "root"]

@@ -1,0 +1,147 @@
+"""What all commands share: the global options, the settings and the queue they lead to, and running a command's coroutine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from inferq.cli.exits import Exit
+from inferq.cli.output import Output, say
+
+if TYPE_CHECKING:
+    from inferq.config import Loaded
+    from inferq.queue import AsyncQueue
+
+T = TypeVar("T")
+
+
+class App:
+    """One run of the command line."""
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self.config: str | None = None
+        self.config_dir: str | None = None
+        self.data_dir: str | None = None
+        self.ollama_host: str | None = None
+        self.verbose = 0
+        self.debug = False
+        self.color = "auto"
+        self.progress = True
+        self.out = Output()
+        self.resume = ""
+        """What to tell somebody who stops waiting with Ctrl-C."""
+        self.extra: dict[str, Any] = {}
+        """Settings that a command's own options give, by dotted name."""
+        self._loaded: Loaded | None = None
+
+    def loaded(self) -> Loaded:
+        """The settings and where each comes from: these options over the environment over files over defaults."""
+        if self._loaded is None:
+            from inferq.config import load
+
+            arguments: dict[str, Any] = dict(self.extra)
+            if self.data_dir is not None:
+                # An explicit directory beats a url from the environment or a file: it was said last.
+                arguments["store.data_dir"] = self.data_dir
+                arguments["store.url"] = f"sqlite://{Path(self.data_dir).absolute() / 'inferq.db'}"
+            if self.url is not None:
+                arguments["store.url"] = self.url
+            if self.ollama_host is not None:
+                arguments["backends.ollama.settings.base_url"] = self.ollama_host
+            self._loaded = load(self.config, directory=self.config_dir, arguments=arguments)
+        return self._loaded
+
+    @property
+    def store_url(self) -> str:
+        """The store that these options lead to."""
+        return self.loaded().settings.store.url
+
+    @asynccontextmanager
+    async def queue(self, *, work: bool = False) -> AsyncIterator[AsyncQueue]:
+        """The open queue; with `work` this process also runs tasks."""
+        from inferq.queue import AsyncQueue
+
+        settings = self.loaded().settings
+        async with AsyncQueue(settings.store.url, settings=settings, work=work) as queue:
+            yield queue
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run a command's coroutine. The first Ctrl-C stops it and says how to go on, a second one ends the process at once."""
+        import asyncio
+
+        try:
+            return asyncio.run(main)
+        except KeyboardInterrupt:
+            say(f"\n{self.resume}" if self.resume else "\ninterrupted")
+            raise click.exceptions.Exit(int(Exit.INTERRUPTED)) from None
+
+    def end(self, code: Exit) -> None:
+        """End the command with an exit code that is not the success it would be."""
+        if code is not Exit.OK:
+            raise click.exceptions.Exit(int(code))
+
+    def start_logging(self) -> None:
+        """-v shows what is done, -vv everything; on stderr."""
+        if self.verbose or self.debug:
+            import logging
+
+            level = logging.DEBUG if self.verbose > 1 or self.debug else logging.INFO
+            logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value is None or value is False or value == 0:
+            return
+        app: App = ctx.ensure_object(App)
+        setattr(app, name, value)
+        if name in ("verbose", "debug"):
+            app.start_logging()
+
+    return keep
+
+
+def _no_progress(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(App).progress = False
+
+
+def global_options(*, hidden: bool) -> list[click.Parameter]:
+    """The options that work before and after any command; listed in the main help only."""
+    from inferq.cli.groups import Option
+
+    def option(*names: str, keep: str, **attrs: Any) -> Option:
+        return Option(
+            names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs
+        )
+
+    return [
+        option("--url", "--store", keep="url", metavar="URL", help="The store, such as sqlite:///abs/file.db (env INFERQ_URL)."),
+        option("--config", keep="config", metavar="FILE", help="Configuration file (env INFERQ_CONFIG)."),
+        option("--config-dir", keep="config_dir", metavar="DIR", help="Directory to look for a configuration file in."),
+        option("--data-dir", keep="data_dir", metavar="DIR", help="Directory of the store's file, inferq.db."),
+        option("--ollama-host", keep="ollama_host", metavar="URL", help="Where Ollama listens (env OLLAMA_HOST)."),
+        option("--color", keep="color", type=click.Choice(["auto", "always", "never"]), help="Colours; auto heeds NO_COLOR."),
+        Option(
+            ["--no-progress"],
+            is_flag=True,
+            expose_value=False,
+            callback=_no_progress,
+            hidden=hidden,
+            section="Global options",
+            help="No waiting lines on stderr.",
+        ),
+        option("-v", "--verbose", keep="verbose", count=True, help="Log to stderr; -vv logs more."),
+        option("--debug", keep="debug", is_flag=True, help="Show the traceback of an error."),
+    ]
+
+
+def env_flag(name: str) -> bool:
+    """Whether an environment variable is set to something other than nothing, 0, false or no."""
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no")

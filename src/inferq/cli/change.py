@@ -1,0 +1,170 @@
+"""The verbs that change tasks and the queue: cancel, retry, priority, pause, resume."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from inferq.cli import ids as ids_
+from inferq.cli.app import App
+from inferq.cli.exits import Exit, together
+from inferq.cli.groups import Command
+from inferq.cli.output import Column, field, output_options, say
+from inferq.cli.params import PRIORITY
+from inferq.cli.records import TASK_FIELDS, ENDED_COLUMNS, level, task_record
+
+if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
+
+_EXITS = (Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE)
+
+
+async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncQueue, str], Awaitable[object]]) -> None:
+    """Change each task and print it as it is afterwards."""
+    ids = ids_.given(given)
+    changed: list[str] = []
+    async with app.queue() as queue:
+
+        async def one(id: str) -> None:
+            await act(queue, id)
+            changed.append(id)
+
+        ends = await ids_.each(queue, ids, one)
+        records = [task_record(await queue.get(id)) for id in changed]
+    columns = [*ENDED_COLUMNS[:2], Column("PRIORITY", level)]
+    app.out.records(records, columns)
+    app.end(together(ends))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq cancel 019ab3c4-d5e6-7f01
+        inferq cancel 019ab3c4-d5e6-7f01 019ab3c4-d5e6-7f02 --reason "wrong model"
+        inferq list -q --status pending --tag nightly | inferq cancel -
+    """,
+    exits=_EXITS,
+    fields=(*TASK_FIELDS, "note"),
+)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--reason", default="", help="Kept with the task and shown to whoever waits for it.")
+@output_options()
+@click.pass_obj
+def cancel(app: App, ids: tuple[str, ...], reason: str) -> None:
+    """Cancel tasks, waiting or running.
+
+    A waiting task ends at once; a running one too, and its call to the backend is closed. IDs may be unique prefixes;
+    `-` reads them from standard input. An error with one does not stop the others.
+    """
+    app.run(_change(app, ids, lambda queue, id: queue.cancel(id, reason=reason)))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq retry 019ab3c4-d5e6-7f01
+        inferq list -q --status failed --since 1h | inferq retry -
+    """,
+    exits=_EXITS,
+    fields=(*TASK_FIELDS, "note"),
+)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@output_options()
+@click.pass_obj
+def retry(app: App, ids: tuple[str, ...]) -> None:
+    """Make failed or cancelled tasks again.
+
+    They wait with their first place in line and a fresh budget of retries. IDs may be unique prefixes; `-` reads them
+    from standard input. An error with one does not stop the others.
+    """
+    app.run(_change(app, ids, lambda queue, id: queue.retry(id)))
+
+
+class _PriorityCommand(Command):
+    """Takes a negative level as a number, not as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            for index, arg in enumerate(args):
+                if re.fullmatch(r"-\d+", arg):
+                    args = [*args[:index], *args[index + 1 :], "--", arg]
+                    break
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=_PriorityCommand,
+    examples="""
+        inferq priority 019ab3c4-d5e6-7f01 critical
+        inferq priority 019ab3c4-d5e6-7f01 -3
+        inferq list -q --status pending --tag nightly | inferq priority - low
+    """,
+    exits=_EXITS,
+    fields=(*TASK_FIELDS, "note"),
+)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("level", type=PRIORITY, metavar="LEVEL")
+@output_options()
+@click.pass_obj
+def priority(app: App, ids: tuple[str, ...], level: int) -> None:
+    """Change the priority of waiting tasks.
+
+    LEVEL is low (1), normal (5), high (10), critical (15) or any integer; higher goes first. A running or ended task is
+    refused. IDs may be unique prefixes; `-` reads them from standard input.
+    """
+    app.run(_change(app, ids, lambda queue, id: queue.set_priority(id, level)))
+
+
+async def _switch(app: App, scope: str, *, paused: bool) -> None:
+    async with app.queue() as queue:
+        await (queue.pause(scope) if paused else queue.resume(scope))
+        scopes = sorted(await queue.paused())
+    app.out.records([{"id": scope, "scope": scope} for scope in scopes], [Column("PAUSED", field("scope"))])
+    if not scopes:
+        say("nothing is paused")
+
+
+_SCOPE_HELP = "SCOPE is a lane as `inferq status` shows it, such as ollama/llama3.2; without it, everything."
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq pause
+        inferq pause ollama/llama3.2
+    """,
+    exits=(Exit.UNREACHABLE,),
+)
+@click.argument("scope", default="*", metavar="[SCOPE]")
+@output_options()
+@click.pass_obj
+def pause(app: App, scope: str) -> None:
+    app.run(_switch(app, scope, paused=True))
+
+
+pause.help = f"""Start no more tasks, in all lanes or in one.
+
+Running tasks go on. Prints what is paused now. {_SCOPE_HELP}"""
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq resume
+        inferq resume ollama/llama3.2
+    """,
+    exits=(Exit.UNREACHABLE,),
+)
+@click.argument("scope", default="*", metavar="[SCOPE]")
+@output_options()
+@click.pass_obj
+def resume(app: App, scope: str) -> None:
+    app.run(_switch(app, scope, paused=False))
+
+
+resume.help = f"""Undo a pause.
+
+Prints what is still paused. {_SCOPE_HELP}"""

@@ -1,0 +1,80 @@
+"""The exit codes, as one table that the program, the help and the documentation share, and which error ends with which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """How a command ended; stable."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    PERMISSION = 4
+    NOT_FOUND = 5
+    CONFLICT = 6
+    UNREACHABLE = 7
+    TIMEOUT = 8
+    REJECTED = 9
+    INTERRUPTED = 130
+
+
+MEANING: dict[Exit, str] = {
+    Exit.OK: "success",
+    Exit.FAILED: "a task failed or was cancelled, a check found something, or an unexpected error",
+    Exit.USAGE: "usage: wrong option, wrong setting, refused task",
+    Exit.PARTIAL: "some of several succeeded, others did not",
+    Exit.PERMISSION: "permission: a file or the store may not be written or read",
+    Exit.NOT_FOUND: "not found: no such task, model or file",
+    Exit.CONFLICT: "conflict: wrong state, key used with another body",
+    Exit.UNREACHABLE: "the store or server cannot be used (locked, damaged, full, newer, down)",
+    Exit.TIMEOUT: "timed out waiting; the task goes on",
+    Exit.REJECTED: "rejected: the queue is full",
+    Exit.INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+# By code of the error class, so that deciding needs no import of what was not used.
+_BY_CODE: dict[str, Exit] = {
+    "config": Exit.USAGE,
+    "bad_request": Exit.USAGE,
+    "payload_too_large": Exit.USAGE,
+    "ambiguous_id": Exit.USAGE,
+    "not_found": Exit.NOT_FOUND,
+    "conflict": Exit.CONFLICT,
+    "duplicate_key": Exit.CONFLICT,
+    "wrong_state": Exit.CONFLICT,
+    "rejected": Exit.REJECTED,
+    "queue_full": Exit.REJECTED,
+    "store": Exit.UNREACHABLE,
+    "store_locked": Exit.UNREACHABLE,
+    "store_full": Exit.UNREACHABLE,
+    "store_read_only": Exit.PERMISSION,
+    "store_damaged": Exit.UNREACHABLE,
+    "schema_too_new": Exit.UNREACHABLE,
+    "store_closed": Exit.UNREACHABLE,
+    "wait_timeout": Exit.TIMEOUT,
+}
+
+
+def exit_of(error: BaseException) -> Exit:
+    """The exit code that an error ends a command with."""
+    code = getattr(error, "code", None)
+    if isinstance(code, str):
+        return _BY_CODE.get(code, Exit.FAILED)
+    if isinstance(error, FileNotFoundError):
+        return Exit.NOT_FOUND
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return Exit.USAGE
+    if isinstance(error, PermissionError):
+        return Exit.PERMISSION
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    return Exit.FAILED
+
+
+def together(ends: list[Exit]) -> Exit:
+    """The exit code of a command on several things: their common one, else `PARTIAL`."""
+    kinds = set(ends)
+    return ends[0] if len(kinds) == 1 else Exit.PARTIAL if kinds else Exit.OK

@@ -1,0 +1,42 @@
+"""Configuration: one frozen tree, read from files, environment and arguments, which can say where each value came from."""
+
+from inferq.config.files import Places
+from inferq.config.key import Key, keys
+from inferq.config.loading import Loaded, load
+from inferq.config.saving import save
+from inferq.config.secret import Secret, looks_secret
+from inferq.config.settings import (
+    DEFAULT_BACKENDS,
+    BackendSettings,
+    LogSettings,
+    RetentionSettings,
+    RetrySettings,
+    Settings,
+    StateRetention,
+    StoreSettings,
+    WorkerSettings,
+    display,
+)
+from inferq.config.source import Source
+
+__all__ = [
+    "DEFAULT_BACKENDS",
+    "BackendSettings",
+    "Key",
+    "Loaded",
+    "LogSettings",
+    "Places",
+    "RetentionSettings",
+    "RetrySettings",
+    "Secret",
+    "Settings",
+    "Source",
+    "StateRetention",
+    "StoreSettings",
+    "WorkerSettings",
+    "display",
+    "keys",
+    "load",
+    "looks_secret",
+    "save",
+]

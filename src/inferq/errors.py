@@ -1,0 +1,289 @@
+"""Every error a caller can meet, as one tree; each class carries a stable code, an HTTP status and whether to try again.
+
+    InferqError
+    ├── ConfigError                         a setting is wrong; names the setting and its source
+    ├── PluginError                         an executor could not be loaded
+    ├── InvalidTask                         the submission is wrong; `field` says where
+    │   ├── UnknownExecutor · UnknownAction
+    │   └── PayloadTooLarge
+    ├── TaskNotFound · AmbiguousId
+    ├── Conflict
+    │   ├── DuplicateKey                    same idempotency key, other body
+    │   └── WrongState                      the task's state forbids it
+    ├── Rejected → QueueFull                try later; `retry_after` in seconds
+    ├── StoreError                          the truth could not be read or written
+    │   ├── StoreLocked · StoreFull · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
+    ├── ClaimLost                           the claim was superseded; `reason` says by what
+    ├── TaskError                           a task ended without a result
+    │   └── TaskFailed · TaskCancelled
+    ├── WaitTimeout (also TimeoutError)     only the waiting ended; the task goes on
+    └── ExecutorError                       raised by executors, turned into outcomes
+        ├── RetryLater                      wait: rate limited or overloaded; burns no attempt
+        ├── Unavailable                     again: connect, 5xx, cut stream; burns an attempt
+        └── Reject                          now fail: asking again cannot help
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+FailureCode = Literal[
+    "rate_limited",
+    "quota_exhausted",
+    "timeout",
+    "expired",
+    "connect",
+    "overloaded",
+    "server_error",
+    "bad_request",
+    "context_length",
+    "content_filter",
+    "auth",
+    "permission",
+    "not_found",
+    "model_not_found",
+    "lost",
+    "script_failed",
+    "internal",
+]
+"""Why an attempt or a task failed: a closed list shared by results, events, the command line and the documentation."""
+
+FAILURE_CODES: frozenset[str] = frozenset(get_args(FailureCode))
+
+
+class InferqError(Exception):
+    """Base of every error that inferq raises on purpose."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+
+class ConfigError(InferqError):
+    """A setting is missing, unknown or has a wrong value."""
+
+    code = "config"
+
+
+class PluginError(InferqError):
+    """An executor's entry point could not be loaded or does not keep the executor contract."""
+
+    code = "plugin"
+
+
+class InvalidTask(InferqError):
+    """A submission was refused and nothing was stored; `field` is the path of the wrong value, such as `payload.messages[0].role`."""
+
+    code = "bad_request"
+    status = 400
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class UnknownExecutor(InvalidTask):
+    """No executor or backend of that name is configured here."""
+
+
+class UnknownAction(InvalidTask):
+    """The executor exists but does not know the action."""
+
+
+class PayloadTooLarge(InvalidTask):
+    """The encoded payload exceeds `max_payload_bytes`."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class TaskNotFound(InferqError):
+    """No task has that id (or it was pruned)."""
+
+    code = "not_found"
+    status = 404
+
+
+class AmbiguousId(InferqError):
+    """An id prefix fits more than one task."""
+
+    code = "ambiguous_id"
+    status = 409
+
+
+class Conflict(InferqError):
+    """The request contradicts what is stored."""
+
+    code = "conflict"
+    status = 409
+
+
+class DuplicateKey(Conflict):
+    """The idempotency key was already used with another body; nothing was stored and the first task is untouched."""
+
+    code = "duplicate_key"
+    status = 422
+
+
+class WrongState(Conflict):
+    """The task is in a state that forbids the change, such as cancelling what has completed."""
+
+    code = "wrong_state"
+
+
+class Rejected(InferqError):
+    """The queue cannot take more now; try again after `retry_after` seconds."""
+
+    code = "rejected"
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFull(Rejected):
+    """As many tasks wait as `max_queue_size` allows."""
+
+    code = "queue_full"
+
+
+class StoreError(InferqError):
+    """The store could not be opened, read or written."""
+
+    code = "store"
+    status = 503
+
+
+class StoreLocked(StoreError):
+    """Another process held the write lock for longer than the store is willing to wait."""
+
+    code = "store_locked"
+    retryable = True
+
+
+class StoreFull(StoreError):
+    """The disk is full; nothing of the refused command was stored."""
+
+    code = "store_full"
+    status = 507
+    retryable = True
+
+
+class StoreReadOnly(StoreError):
+    """The store's file or directory cannot be written."""
+
+    code = "store_read_only"
+
+
+class StoreDamaged(StoreError):
+    """The file is not a usable database."""
+
+    code = "store_damaged"
+
+
+class SchemaTooNew(StoreError):
+    """The file was written by a newer inferq."""
+
+    code = "schema_too_new"
+
+
+class StoreClosed(StoreError):
+    """The store was closed; the command was not carried out."""
+
+    code = "store_closed"
+
+
+class ClaimLost(InferqError):
+    """A write carried a claim that is no longer valid; the store is unchanged.
+
+    `reason` is one of `superseded` (another attempt holds the task or it waits again), `cancelled`, `finished`, `gone` (pruned).
+    """
+
+    code = "claim_lost"
+    status = 409
+
+    def __init__(self, message: str, *, reason: str = "superseded") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TaskError(InferqError):
+    """A task ended without a result."""
+
+    def __init__(self, message: str, *, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class TaskFailed(TaskError):
+    """The task failed for good; `failure` is its code from the closed list, `attempts` how many were made."""
+
+    code = "task_failed"
+
+    def __init__(self, message: str, *, task_id: str, failure: str, attempts: int) -> None:
+        super().__init__(message, task_id=task_id)
+        self.failure = failure
+        self.attempts = attempts
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled; `reason` is what the canceller gave."""
+
+    code = "task_cancelled"
+
+    def __init__(self, message: str, *, task_id: str, reason: str = "") -> None:
+        super().__init__(message, task_id=task_id)
+        self.reason = reason
+
+
+class WaitTimeout(InferqError, TimeoutError):
+    """The waiting ended, not the task: it goes on and can be collected later."""
+
+    code = "wait_timeout"
+    status = 408
+    retryable = True
+
+
+class ExecutorError(InferqError):
+    """What an executor raises; `failure` is a code of the closed list."""
+
+    failure: FailureCode
+
+    def __init__(self, message: str, *, failure: FailureCode) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class RetryLater(ExecutorError):
+    """The backend cannot take the call now (429, 503 with a hint, overload): no attempt is burnt, only this lane's gate closes.
+
+    `after` is the backend's own hint in seconds, None when it gave none.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, after: float | None = None, failure: FailureCode = "rate_limited") -> None:
+        super().__init__(message, failure=failure)
+        self.after = after
+
+
+class Unavailable(ExecutorError):
+    """The call may succeed when made again (connect, 5xx, timeout, cut stream); it burns an attempt.
+
+    `sent` is False only when the backend surely never saw the request.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, failure: FailureCode = "connect", sent: bool = True) -> None:
+        super().__init__(message, failure=failure)
+        self.sent = sent
+
+
+class Reject(ExecutorError):
+    """Making the call again cannot help (bad request, missing model, context too long): the task fails now."""
+
+    def __init__(self, message: str, *, failure: FailureCode = "bad_request") -> None:
+        super().__init__(message, failure=failure)

@@ -1,0 +1,162 @@
+"""What can happen to a task or to the queue: one closed union, written once to the log, followed by everybody. Pure words."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+from typing import get_args
+
+import msgspec
+
+from inferq.errors import FailureCode
+
+
+class _Event(msgspec.Struct, tag_field="type", omit_defaults=True):
+    """`position` is the event's place in the log (the cursor to resume after), `at` its wall time in Unix milliseconds."""
+
+    position: int = 0
+    at: int = 0
+
+    @property
+    def type(self) -> str:
+        return str(self.__struct_config__.tag)
+
+
+class _TaskEvent(_Event):
+    task_id: str = ""
+
+
+class TaskSubmitted(_TaskEvent, tag="task.submitted"):
+    """It is durable; `state` is pending or scheduled."""
+
+    state: str = "pending"
+    lane: str = ""
+    priority: int = 5
+    due: int | None = None
+
+
+class TaskStaged(_TaskEvent, tag="task.staged"):
+    """Its time came: it waits in its flow now."""
+
+
+class TaskStarted(_TaskEvent, tag="task.started"):
+    """A worker claimed it."""
+
+    attempt: int = 1
+    worker: str = ""
+
+
+class TaskRetrying(_TaskEvent, tag="task.retrying"):
+    """An attempt failed; another follows at `due`."""
+
+    attempt: int = 1
+    code: FailureCode | None = None
+    error: str = ""
+    due: int = 0
+
+
+class TaskReleased(_TaskEvent, tag="task.released"):
+    """It was handed back without burning an attempt; it waits, until `due` where that is set."""
+
+    attempt: int = 1
+    code: FailureCode | None = None
+    error: str = ""
+    due: int | None = None
+
+
+class TaskRescued(_TaskEvent, tag="task.rescued"):
+    """Its worker vanished; it waits again."""
+
+    attempt: int = 1
+    worker: str = ""
+
+
+class TaskCompleted(_TaskEvent, tag="task.completed"):
+    """It ended with a result."""
+
+    attempt: int = 1
+    waited_ms: int = 0
+    ran_ms: int = 0
+
+
+class TaskFailed(_TaskEvent, tag="task.failed"):
+    """It ended for good without one. Never sent between attempts."""
+
+    attempt: int = 0
+    code: FailureCode | None = None
+    error: str = ""
+
+
+class TaskCancelled(_TaskEvent, tag="task.cancelled"):
+    """It was cancelled, waiting or running."""
+
+    attempt: int = 0
+    reason: str = ""
+
+
+class TaskRetried(_TaskEvent, tag="task.retried"):
+    """Somebody asked for an ended task to be made again; it waits with its first place."""
+
+
+class PriorityChanged(_TaskEvent, tag="task.priority"):
+    """It moved to another flow."""
+
+    before: int = 5
+    after: int = 5
+
+
+class QueuePaused(_Event, tag="queue.paused"):
+    """No new claims in `scope`: `*` for all, else a lane."""
+
+    scope: str = "*"
+
+
+class QueueResumed(_Event, tag="queue.resumed"):
+    """Claims go on in `scope`."""
+
+    scope: str = "*"
+
+
+class TasksPruned(_Event, tag="queue.pruned"):
+    """Retention removed `count` ended tasks."""
+
+    count: int = 0
+
+
+Event = (
+    TaskSubmitted
+    | TaskStaged
+    | TaskStarted
+    | TaskRetrying
+    | TaskReleased
+    | TaskRescued
+    | TaskCompleted
+    | TaskFailed
+    | TaskCancelled
+    | TaskRetried
+    | PriorityChanged
+    | QueuePaused
+    | QueueResumed
+    | TasksPruned
+)
+
+TERMINAL = (TaskCompleted, TaskFailed, TaskCancelled)
+EVENT_TYPES: tuple[str, ...] = tuple(str(cls.__struct_config__.tag) for cls in get_args(Event))
+
+# The forerunners' names, accepted wherever a type is asked for.
+_FORERUNNER_NAMES = {name.replace(".", "_"): name for name in EVENT_TYPES} | {"priority_updated": "task.priority"}
+
+
+def type_filter(wanted: Iterable[str]) -> Callable[[str], bool]:
+    """A test of event types: exact names, patterns such as `task.*`, or the forerunners' `task_completed`; none wanted means all.
+
+    Raises ValueError for a name that fits no event, so that a typing error is not an endless silence.
+    """
+    patterns = tuple(_FORERUNNER_NAMES.get(name, name) for name in wanted)
+    for pattern in patterns:
+        if not fnmatch.filter(EVENT_TYPES, pattern):
+            raise ValueError(f"expected an event type or pattern of {', '.join(EVENT_TYPES)}, got {pattern!r}")
+    if not patterns:
+        return lambda _: True
+    chosen = frozenset(name for name in EVENT_TYPES if any(fnmatch.fnmatchcase(name, p) for p in patterns))
+    return chosen.__contains__

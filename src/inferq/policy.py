@@ -1,0 +1,173 @@
+"""Which flows are served next. Pure: no I/O, no clock of its own; cost grows with the flows that can run, never with tasks waiting.
+
+A *rung* is all flows of one (lane, priority, size class); tenants differ inside it. The scheduler sees one head per rung, the one
+with the smallest sequence number, and narrows them by `steps`: functions that each keep the best and never add. What is left is a
+*tier* of rungs that are equally good, and inside a tier the claim itself serves first in, first out.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from inferq.task import Head, Size
+
+Rung = tuple[str, int, Size]
+"""(lane, priority, size class)"""
+
+
+class View(msgspec.Struct, frozen=True):
+    """What a step may know beside the heads: nothing yet that the default order needs; later steps read budgets and residents here."""
+
+
+Step = Callable[[Sequence[Head], View, int], Sequence[Head]]
+"""(heads of rungs, view, now in wall milliseconds) -> the ones to keep, at least one of a non-empty sequence."""
+
+
+def highest_priority(heads: Sequence[Head], view: View, now: int) -> Sequence[Head]:
+    """Higher priority first, always."""
+    best = max(head.key.priority for head in heads)
+    return [head for head in heads if head.key.priority == best]
+
+
+DEFAULT_STEPS: tuple[Step, ...] = (highest_priority,)
+
+
+def choose(heads: Sequence[Head], view: View, now: int, *, steps: Sequence[Step] = DEFAULT_STEPS) -> Sequence[Head]:
+    """The tier to serve next, by its rungs' heads; empty only if no head was given."""
+    for step in steps:
+        if len(heads) < 2:
+            return heads
+        heads = step(heads, view, now)
+    return heads
+
+
+def rung_of(head: Head) -> Rung:
+    return (head.key.lane, head.key.priority, head.key.size)
+
+
+class Heads:
+    """The heads of all non-empty flows, kept so that the next tier is found without looking at every flow.
+
+    Fed by `update` with what the store reports; stale heap entries are dropped when they surface.
+    """
+
+    __slots__ = ("_by_flow", "_rungs")
+
+    def __init__(self, heads: Iterable[Head] = ()) -> None:
+        self._by_flow: dict[int, Head] = {}
+        self._rungs: dict[str, dict[Rung, list[tuple[int, int]]]] = {}
+        self.update(heads)
+
+    def __len__(self) -> int:
+        return len(self._by_flow)
+
+    def __iter__(self) -> Iterator[Head]:
+        return iter(self._by_flow.values())
+
+    @property
+    def lanes(self) -> Iterable[str]:
+        """Lanes that have, or lately had, waiting tasks."""
+        return self._rungs.keys()
+
+    def update(self, heads: Iterable[Head]) -> None:
+        """Take newer heads; one with length 0 removes its flow."""
+        for head in heads:
+            known = self._by_flow.get(head.flow)
+            if head.length == 0:
+                self._by_flow.pop(head.flow, None)
+                continue
+            self._by_flow[head.flow] = head
+            if known is None or known.seq != head.seq:
+                rung = rung_of(head)
+                heapq.heappush(self._rungs.setdefault(rung[0], {}).setdefault(rung, []), (head.seq, head.flow))
+
+    def frontier(self, lanes: Iterable[str], *, without: frozenset[Rung] | set[Rung] = frozenset()) -> list[Head]:
+        """The head with the smallest sequence number of each rung in these lanes."""
+        found: list[Head] = []
+        for lane in lanes:
+            rungs = self._rungs.get(lane)
+            if rungs is None:
+                continue
+            empty: list[Rung] = []
+            for rung, heap in rungs.items():
+                head = self._top(heap)
+                if head is None:
+                    empty.append(rung)
+                elif rung not in without:
+                    found.append(head)
+            for rung in empty:
+                del rungs[rung]
+            if not rungs:
+                del self._rungs[lane]
+        return found
+
+    def first(self, tier: Sequence[Head], limit: int) -> tuple[list[Head], int]:
+        """Up to `limit` flows of the tier with the smallest heads, and how many tasks wait in those flows.
+
+        `limit` tasks in order can touch only the `limit` flows with the smallest heads, so more is never needed.
+        """
+        found: list[Head] = []
+        for leader in tier:
+            heap = self._rungs[leader.key.lane][rung_of(leader)]
+            taken: list[tuple[int, int]] = []
+            mine = 0
+            while mine < limit and (head := self._top(heap)) is not None:
+                found.append(head)
+                mine += 1
+                taken.append(heapq.heappop(heap))
+                while heap and heap[0] == taken[-1]:
+                    heapq.heappop(heap)
+            for entry in taken:
+                heapq.heappush(heap, entry)
+        if len(tier) > 1:
+            found = heapq.nsmallest(limit, found, key=lambda head: head.seq)
+        return found, sum(head.length for head in found)
+
+    def _top(self, heap: list[tuple[int, int]]) -> Head | None:
+        while heap:
+            seq, flow = heap[0]
+            head = self._by_flow.get(flow)
+            if head is not None and head.seq == seq:
+                return head
+            heapq.heappop(heap)
+        return None
+
+
+class Want(msgspec.Struct, frozen=True):
+    """A wish to claim: up to `limit` tasks, tier after tier, inside a tier by sequence number. `pool` says for whose slots."""
+
+    pool: str
+    tiers: tuple[tuple[int, ...], ...]
+    limit: int
+
+
+def plan(
+    heads: Heads,
+    lanes: Sequence[str],
+    *,
+    pool: str,
+    limit: int,
+    now: int,
+    view: View | None = None,
+    steps: Sequence[Step] = DEFAULT_STEPS,
+) -> Want | None:
+    """Fill `limit` free slots of one pool from the lanes it may serve; None when nothing waits there.
+
+    It goes on to the next tier only where the better one cannot fill the slots.
+    """
+    view = view or View()
+    used: set[Rung] = set()
+    tiers: list[tuple[int, ...]] = []
+    left = limit
+    while left > 0:
+        tier = choose(heads.frontier(lanes, without=used), view, now, steps=steps)
+        if not tier:
+            break
+        flows, waiting = heads.first(tier, left)
+        tiers.append(tuple(head.flow for head in flows))
+        used.update(rung_of(head) for head in tier)
+        left -= waiting
+    return Want(pool, tuple(tiers), limit) if tiers else None

@@ -1,0 +1,252 @@
+"""What a store must do: the contract that queue and engine are written against, and that any store can prove with `inferq.testing`.
+
+Every method is a transition or a question of the domain. Time is an argument (`Now`). A method that writes has committed, at the
+store's durability, when it returns. Whoever holds a `Claim` and lost it is refused with `ClaimLost` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from inferq.clock import Now
+from inferq.errors import ClaimLost, WrongState
+from inferq.events import Event
+from inferq.executor import Chunk
+from inferq.policy import Want
+from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, Size, State, Task, TaskResult
+
+
+class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which tasks; empty means any. Instants are Unix milliseconds. `prefix` is the beginning of an id."""
+
+    states: tuple[State, ...] = ()
+    actions: tuple[str, ...] = ()
+    executors: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    priorities: tuple[int, ...] = ()
+    sizes: tuple[Size, ...] = ()
+    tenants: tuple[str, ...] = ()
+    tag: str | None = None
+    since: int | None = None
+    until: int | None = None
+    prefix: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Tasks, newest first; `after` continues the listing, None at its end."""
+
+    tasks: list[Task]
+    after: int | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many tasks are in each state and, of the pending ones, at each priority and in each lane."""
+
+    states: dict[str, int]
+    pending_by_priority: dict[int, int]
+    pending_by_lane: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.states.values())
+
+
+class Position(msgspec.Struct, frozen=True, order=True):
+    """A place in a task's chunk log: attempt number and index in it. (0, 0) is before everything."""
+
+    attempt: int = 0
+    index: int = 0
+
+
+class LoggedChunk(msgspec.Struct, frozen=True):
+    """A chunk and where it stands; resume after `position`."""
+
+    position: Position
+    chunk: Chunk
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """What may stay, for one final state: seconds since the end, number of tasks, bytes of payload and result; None is unbounded."""
+
+    age: float | None = 7 * 86_400.0
+    count: int | None = None
+    bytes: int | None = None
+
+
+class Change(msgspec.Struct):
+    """What a commit changed, told to listeners on their event loop after it is durable. `own` is False for another process's."""
+
+    heads: Sequence[Head] = ()
+    events: Sequence[Event] = ()
+    streams: Sequence[str] = ()
+    """Ids of tasks whose chunk log grew."""
+    paused: frozenset[str] | None = None
+    """All paused scopes, when that set changed."""
+    lost: bool = False
+    """This instance's lease ran out and others took its claims: every claim it holds is void."""
+    own: bool = True
+
+
+Listener = Callable[[Change], None]
+
+
+class StoreStats(msgspec.Struct, frozen=True):
+    """For operators. Bytes and counts."""
+
+    url: str
+    durability: str
+    schema: int
+    file_bytes: int
+    wal_bytes: int
+    tasks: int
+    events: int
+    instances: int
+
+
+class Store(Protocol):
+    """Where truth is kept. One object per process and event loop; open it with `stores.open_store`."""
+
+    @property
+    def instance(self) -> str:
+        """This process's name among the store's users: new at each opening."""
+        ...
+
+    # a task's way ------------------------------------------------------------------------------------------------
+
+    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None) -> list[str]:
+        """Keep all of them or none; returns their ids in order.
+
+        A task whose key is known with the same digest is not added again: the first one's id is returned. Raises DuplicateKey
+        (other digest) and QueueFull (more than `limit` would be waiting).
+        """
+        ...
+
+    async def heads(self) -> tuple[list[Head], frozenset[str]]:
+        """Every non-empty flow's head, and the paused scopes. `Change` keeps both up to date afterwards."""
+        ...
+
+    async def claim(self, wants: Sequence[Want], now: Now) -> list[list[Claim]]:
+        """For each want, pop up to its limit: tier after tier, within a tier by smallest sequence number. Lost races are not returned.
+
+        Each claim is a new attempt of this instance and a new token; a `reset` record opens the attempt's chunk log if an earlier
+        attempt had written any.
+        """
+        ...
+
+    async def append(self, items: Sequence[tuple[Claim, Sequence[Chunk]]], now: Now) -> list[ClaimLost | None]:
+        """Add chunks to the logs of these attempts; an item whose claim is lost adds nothing and gets its error."""
+        ...
+
+    async def finish(self, items: Sequence[tuple[Claim, Outcome]], now: Now) -> list[ClaimLost | None]:
+        """End attempts: state, attempt record, result, terminal chunk record, counters and event in one transaction.
+
+        Idempotent for a repeated call with the same claim and a final outcome: the second is refused as `finished`.
+        """
+        ...
+
+    async def renew(self, now: Now) -> None:
+        """Extend the lease of this instance and so of every claim it holds. The store also does so itself, from its own thread."""
+        ...
+
+    # changes from outside ----------------------------------------------------------------------------------------
+
+    async def cancel(self, ids: Sequence[str], now: Now, *, reason: str = "") -> list[WrongState | None]:
+        """Waiting tasks end at once; running ones are fenced at once (their claim is lost). A final one gets WrongState. Raises TaskNotFound."""
+        ...
+
+    async def reprioritize(self, ids: Sequence[str], priority: int, now: Now) -> list[WrongState | None]:
+        """Move waiting tasks to the flow of that priority, keeping their sequence numbers. Running or final ones get WrongState."""
+        ...
+
+    async def retry(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
+        """Make failed or cancelled tasks pending again, with their sequence numbers and a fresh retry budget."""
+        ...
+
+    async def pause(self, scope: str, now: Now) -> None:
+        """Stop claims of a lane, or of all with `*`, in every process. Idempotent."""
+        ...
+
+    async def resume(self, scope: str, now: Now) -> None:
+        """Undo `pause` of the same scope. Idempotent."""
+        ...
+
+    # upkeep ------------------------------------------------------------------------------------------------------
+
+    async def stage(self, now: Now, *, limit: int = 500, stepped: bool = False) -> int | None:
+        """Make due tasks pending, oldest due first; returns the wall time at which the next one is due.
+
+        `stepped` says that the wall clock may have gone back: retries that now lie further ahead than their own delay are due.
+        """
+        ...
+
+    async def rescue(self, now: Now, *, limit: int = 500) -> int:
+        """Take back the claims of instances that died or whose lease ran out: pending again, or failed as `lost` (at_most_once, or
+        lost too often). Returns how many."""
+        ...
+
+    async def expire(self, now: Now, *, limit: int = 500) -> int:
+        """Fail waiting tasks whose start_deadline or deadline has passed, with code `expired`."""
+        ...
+
+    async def prune(self, keep: dict[State, Retention], now: Now, *, chunks: float, events: float, limit: int = 500) -> int:
+        """Remove what retention does not keep, at most `limit` tasks a call; `chunks` and `events` are the ages (seconds) after which
+        stream logs of ended tasks and events go. Returns how many tasks were removed."""
+        ...
+
+    # questions ---------------------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Task | None:
+        """The task, or None."""
+        ...
+
+    async def find(self, where: Filter, *, after: int | None = None, limit: int = 50) -> Page:
+        """A page of tasks, newest first."""
+        ...
+
+    async def result(self, id: str) -> TaskResult | None:
+        """The result of a completed task, else None."""
+        ...
+
+    async def attempts(self, id: str) -> list[AttemptRecord]:
+        """Ended attempts, first to last."""
+        ...
+
+    async def chunks(self, id: str, *, after: Position = Position(), limit: int = 1000) -> list[LoggedChunk]:
+        """Chunks after a place, in order. The last record of an ended task is its `end`."""
+        ...
+
+    async def events(self, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events after a position, in order."""
+        ...
+
+    async def last_event(self) -> int:
+        """The position of the newest event, 0 when there was none."""
+        ...
+
+    async def counts(self) -> Counts:
+        """From maintained counters; never counts rows."""
+        ...
+
+    # the store itself --------------------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` on the running event loop after every commit, this process's and others'; returns the way to stop."""
+        ...
+
+    async def backup(self, path: Path) -> None:
+        """Write a consistent copy to a new file while work goes on."""
+        ...
+
+    async def check(self) -> list[str]:
+        """What is wrong with the store, one line each; empty when it is sound."""
+        ...
+
+    async def stats(self) -> StoreStats: ...
+
+    async def close(self) -> None:
+        """Commit what was submitted, release the instance. Idempotent."""
+        ...

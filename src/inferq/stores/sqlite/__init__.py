@@ -1,0 +1,1 @@
+"""The embedded store: one SQLite file. Nothing outside this folder knows SQL."""

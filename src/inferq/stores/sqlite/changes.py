@@ -1,0 +1,154 @@
+"""Changes from outside, as transitions inside a write transaction: cancel, reprioritize, retry, pause, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from inferq.clock import Now
+from inferq.errors import InferqError, TaskNotFound, WrongState
+from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskRetried
+from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, STATES, Row, decode_spec, encode
+from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.transaction import Transaction
+
+Reply = list[WrongState | None] | InferqError
+
+
+def _each(tx: Transaction, ids: Sequence[str], change: Callable[[str, Row], WrongState | None]) -> Reply:
+    rows: list[Row] = []
+    for id in ids:
+        row = tx.execute(SQL["find_task"], (id,)).fetchone()
+        if row is None:
+            return TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+        rows.append(row)
+    return [change(id, row) for id, row in zip(ids, rows, strict=True)]
+
+
+def _wrong(id: str, state: int, wanted: str) -> WrongState:
+    return WrongState(f"expected task {id} to be {wanted}, but it is {STATES[state]}")
+
+
+CancelCall = tuple[Sequence[str], Now, str]
+
+
+def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
+    """Waiting or running tasks end now; a running one's claim is void from this commit on."""
+
+    def run(ids: Sequence[str], now: Now, reason: str) -> Reply:
+        cancelled: set[str] = set()
+
+        def one(id: str, row: Row) -> WrongState | None:
+            seq, flow, state, attempt, started, size, _ = row
+            if state >= COMPLETED or id in cancelled:
+                return None if id in cancelled else _wrong(id, state, "waiting or running")
+            cancelled.add(id)
+            if state == RUNNING:
+                worker = tx.execute("SELECT i.name FROM task AS t LEFT JOIN instance AS i ON i.number = t.worker WHERE t.seq = ?", (seq,))
+                record = (seq, attempt, "cancelled", worker.fetchone()[0] or "", started, now.wall, None, None, reason or None, None, None)
+                tx.execute(SQL["add_attempt"], record)
+            tx.execute(SQL["end"], (CANCELLED, now.wall, None, reason[:2000] or None, seq))
+            if state == PENDING:
+                tx.leave(flow)
+            tx.moved(state, CANCELLED, size=size)
+            tx.streams.append(id)
+            tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason))
+            return None
+
+        return _each(tx, ids, one)
+
+    return [run(*call) for call in calls]
+
+
+MoveCall = tuple[Sequence[str], int, Now]
+
+
+def reprioritize(tx: Transaction, calls: Sequence[MoveCall]) -> list[Reply]:
+    """Waiting tasks move to the flow of that priority and keep their sequence numbers."""
+
+    def run(ids: Sequence[str], priority: int, now: Now) -> Reply:
+        def one(id: str, row: Row) -> WrongState | None:
+            seq, _, state, *_ = row
+            if state >= RUNNING:
+                return _wrong(id, state, "waiting")
+            # The row was read before an earlier id of this call may have moved the same task.
+            current = tx.execute("SELECT flow FROM task WHERE seq = ?", (seq,)).fetchone()[0]
+            key = tx.flow(current).key
+            if key.priority != priority:
+                target = tx.flow_id(msgspec.structs.replace(key, priority=priority))
+                tx.execute(SQL["move"], (target, seq))
+                if state == PENDING:
+                    tx.leave(current)
+                    tx.enter(target, seq)
+                tx.events.append(PriorityChanged(0, now.wall, id, key.priority, priority))
+            return None
+
+        return _each(tx, ids, one)
+
+    return [run(*call) for call in calls]
+
+
+RetryCall = tuple[Sequence[str], Now]
+
+
+def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
+    """Failed or cancelled tasks wait again: same place, fresh retry budget, the deadlines that may have killed them gone."""
+
+    def run(ids: Sequence[str], now: Now) -> Reply:
+        again: set[str] = set()
+
+        def one(id: str, row: Row) -> WrongState | None:
+            seq, flow, state, _, _, size, _ = row
+            if id in again:
+                return None
+            if state not in (FAILED, CANCELLED):
+                return _wrong(id, state, "failed or cancelled")
+            again.add(id)
+            grown = _without_deadlines(tx, seq)
+            tx.execute(SQL["again"], (seq,))
+            tx.moved(state, PENDING, size=size)
+            if grown:
+                tx.execute("UPDATE task SET bytes = bytes + ? WHERE seq = ?", (grown, seq))
+                tx.bytes_delta[PENDING] += grown
+            tx.enter(flow, seq)
+            tx.events.append(TaskRetried(0, now.wall, id))
+            return None
+
+        return _each(tx, ids, one)
+
+    return [run(*call) for call in calls]
+
+
+def _without_deadlines(tx: Transaction, seq: int) -> int:
+    stored = tx.execute("SELECT spec FROM payload WHERE seq = ?", (seq,)).fetchone()[0]
+    spec = decode_spec(stored)
+    if spec.deadline is None and spec.start_deadline is None:
+        return 0
+    spec.deadline = spec.start_deadline = None
+    fresh = encode(spec)
+    tx.execute("UPDATE payload SET spec = ? WHERE seq = ?", (fresh, seq))
+    return len(fresh) - len(stored)
+
+
+PauseCall = tuple[str, Now]
+
+
+def pause(tx: Transaction, calls: Sequence[PauseCall]) -> list[None | InferqError]:
+    for scope, now in calls:
+        paused = tx.known.paused if tx.paused is None else tx.paused
+        if scope not in paused:
+            tx.execute("INSERT INTO pause (scope) VALUES (?)", (scope,))
+            tx.paused = paused | {scope}
+            tx.events.append(QueuePaused(0, now.wall, scope))
+    return [None] * len(calls)
+
+
+def resume(tx: Transaction, calls: Sequence[PauseCall]) -> list[None | InferqError]:
+    for scope, now in calls:
+        paused = tx.known.paused if tx.paused is None else tx.paused
+        if scope in paused:
+            tx.execute("DELETE FROM pause WHERE scope = ?", (scope,))
+            tx.paused = paused - {scope}
+            tx.events.append(QueueResumed(0, now.wall, scope))
+    return [None] * len(calls)

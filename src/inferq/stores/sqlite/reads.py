@@ -1,0 +1,139 @@
+"""Questions, answered from one short read transaction each; nothing is held open while anybody streams."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from inferq.events import Event
+from inferq.executor import Chunk
+from inferq.store import Counts, Filter, LoggedChunk, Page, Position
+from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_events, decode_result, marks, task_from
+from inferq.stores.sqlite.statements import SQL
+from inferq.task import AttemptRecord, State, Task, TaskResult
+
+
+def get(db: sqlite3.Connection, id: str) -> Task | None:
+    row = db.execute(SQL["task_by_id"], (id,)).fetchone()
+    return task_from(row) if row else None
+
+
+def result(db: sqlite3.Connection, id: str) -> TaskResult | None:
+    row = db.execute(SQL["result_by_id"], (id,)).fetchone()
+    return decode_result(row[0]) if row else None
+
+
+def attempts(db: sqlite3.Connection, id: str) -> list[AttemptRecord]:
+    rows = db.execute(SQL["attempts_by_id"], (id,)).fetchall()
+    return [AttemptRecord(*row[:7], row[7] or "", *row[8:]) for row in rows]
+
+
+def chunks(db: sqlite3.Connection, id: str, after: Position, limit: int) -> list[LoggedChunk]:
+    """The log after a place. Its terminal record is derived from the task's own state, so that it is written with it or not at all."""
+    db.execute("BEGIN")
+    try:
+        row = db.execute(SQL["stream_of"], (id,)).fetchone()
+        if row is None:
+            return []
+        seq, state, attempt = row
+        rows = db.execute(SQL["chunks_after"], (seq, after.attempt, after.index, limit)).fetchall()
+        newest = db.execute(SQL["newest_chunk"], (seq,)).fetchone()
+    finally:
+        db.execute("COMMIT")
+    found: list[LoggedChunk] = []
+    for number, last, body in rows:
+        pieces = decode_chunks(body)
+        first = last - len(pieces) + 1
+        for index, piece in enumerate(pieces, first):
+            if (number, index) > (after.attempt, after.index):
+                found.append(LoggedChunk(Position(number, index), piece))
+    found = found[:limit]
+    read_to = found[-1].position if found else after
+    at_end = newest is None or (newest[0], newest[1]) <= (read_to.attempt, read_to.index)
+    if STATES[state].is_final and at_end and len(found) < limit:
+        end = Position(attempt, newest[1] + 1 if newest and newest[0] == attempt else 1)
+        if end > after:
+            found.append(LoggedChunk(end, Chunk("end", str(STATES[state]))))
+    return found
+
+
+def events(db: sqlite3.Connection, after: int, limit: int) -> list[Event]:
+    found: list[Event] = []
+    cursor = db.execute(SQL["events_after"], (after, limit))
+    for _, body in cursor:
+        found += [event for event in decode_events(body) if event.position > after]
+        if len(found) >= limit:
+            break
+    cursor.close()
+    return found[:limit]
+
+
+def last_event(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()
+    return int(row[0])
+
+
+def counts(db: sqlite3.Connection) -> Counts:
+    states = {str(STATES[number]): tasks for number, tasks in db.execute("SELECT state, tasks FROM counter")}
+    by_priority: dict[int, int] = {}
+    by_lane: dict[str, int] = {}
+    for lane, priority, length in db.execute("SELECT lane, priority, length FROM flow WHERE length > 0"):
+        by_priority[priority] = by_priority.get(priority, 0) + length
+        by_lane[lane] = by_lane.get(lane, 0) + length
+    return Counts(states, by_priority, by_lane)
+
+
+_COLUMNS = (
+    "SELECT t.seq, t.id, t.state, f.lane, f.priority, f.size, f.tenant, t.estimate, t.attempt, t.failures, t.lost, i.name, "
+    "t.due, t.created, t.started, t.finished, t.code, t.error, p.spec "
+    "FROM task AS t JOIN flow AS f ON f.id = t.flow JOIN payload AS p ON p.seq = t.seq LEFT JOIN instance AS i ON i.number = t.worker "
+)
+
+
+def find(db: sqlite3.Connection, where: Filter, after: int | None, limit: int) -> Page:
+    """One page, newest first, by keyset over the sequence number."""
+    tests, values = _tests(where)
+    if after is not None:
+        tests.append("t.seq < ?")
+        values.append(after)
+    condition = f"WHERE {' AND '.join(tests)} " if tests else ""
+    rows = db.execute(f"{_COLUMNS}{condition}ORDER BY t.seq DESC LIMIT ?", (*values, limit + 1)).fetchall()  # noqa: S608 - tests hold marks only
+    tasks = [task_from(row) for row in rows[:limit]]
+    return Page(tasks, tasks[-1].seq if len(rows) > limit else None)
+
+
+def _tests(where: Filter) -> tuple[list[str], list[Any]]:
+    tests: list[str] = []
+    values: list[Any] = []
+
+    def one_of(column: str, wanted: tuple[Any, ...]) -> None:
+        if wanted:
+            tests.append(f"{column} IN ({marks(len(wanted))})")
+            values.extend(wanted)
+
+    one_of("+t.state" if _broad(where) else "t.state", tuple(NUMBERS[State(state)] for state in where.states))
+    one_of("t.action", where.actions)
+    one_of("f.priority", where.priorities)
+    one_of("f.size", where.sizes)
+    one_of("f.tenant", where.tenants)
+    for column, wanted in (("$.executor", where.executors), ("$.model", where.models)):
+        one_of(f"json_extract(CAST(p.spec AS TEXT), '{column}')", wanted)
+    if where.tag is not None:
+        tests.append("EXISTS (SELECT 1 FROM json_each(CAST(p.spec AS TEXT), '$.tags') WHERE value = ?)")
+        values.append(where.tag)
+    if where.since is not None:
+        tests.append("t.created >= ?")
+        values.append(where.since)
+    if where.until is not None:
+        tests.append("t.created < ?")
+        values.append(where.until)
+    if where.prefix is not None:
+        tests.append("t.id >= ? AND t.id < ?")
+        values += [where.prefix, where.prefix + "\x7f"]
+    return tests, values
+
+
+def _broad(where: Filter) -> bool:
+    """Whether to walk by sequence number (many fit) rather than to sort what an index on state finds (few are running)."""
+    return where.states != (State.RUNNING,)
+

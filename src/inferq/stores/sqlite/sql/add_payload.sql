@@ -1,0 +1,2 @@
+-- verbs.add: what it was asked.
+INSERT INTO payload (seq, spec) VALUES (?, ?)

@@ -1,0 +1,2 @@
+-- upkeep.rescue, store.close: it holds nothing any more.
+DELETE FROM instance WHERE number = ?

@@ -1,0 +1,2 @@
+-- upkeep.prune: completed tasks whose stream logs are next to go.
+SELECT seq, finished FROM task WHERE state = 3 AND finished > ? AND finished <= ? ORDER BY finished, seq LIMIT ?

@@ -1,0 +1,2 @@
+-- reads.events.
+SELECT position, body FROM event WHERE position > ? ORDER BY position LIMIT ?

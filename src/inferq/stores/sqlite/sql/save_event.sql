@@ -1,0 +1,2 @@
+-- transaction.flush: all events of the group in one row.
+INSERT INTO event (position, at, body) VALUES (?, ?, ?)

@@ -1,0 +1,2 @@
+-- transaction.flush: the heads and lengths this group changed.
+UPDATE flow SET head = ?, length = ?, version = ? WHERE id = ?

@@ -1,0 +1,2 @@
+-- transaction.flush: the high-water marks.
+UPDATE meta SET value = ? WHERE name = ?

@@ -1,0 +1,167 @@
+"""One group on its way into the file: everything a commit will change, kept apart until it is durable, so that a failed group leaves
+no trace in memory either."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+from inferq.events import Event
+from inferq.stores.sqlite.rows import NUMBERS, Row, encode
+from inferq.stores.sqlite.statements import SQL
+from inferq.task import FlowKey, Head, State
+
+
+@dataclass(slots=True)
+class Flow:
+    """A flow's head and length as of the last commit that this process has seen."""
+
+    id: int
+    key: FlowKey
+    head: int | None
+    length: int
+
+
+@dataclass(slots=True)
+class Known:
+    """What the writer remembers between groups; valid as long as no other process has committed."""
+
+    seq: int = 0
+    version: int = 0
+    position: int = 0
+    flows: dict[int, Flow] = field(default_factory=dict)
+    ids: dict[FlowKey, int] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
+    chunks: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Index of the last chunk of each attempt that this instance is writing."""
+
+
+class Transaction:
+    """Open between BEGIN IMMEDIATE and COMMIT; verbs read and write through it."""
+
+    def __init__(self, db: sqlite3.Connection, known: Known, *, number: int, name: str) -> None:
+        self.execute = db.execute
+        self.executemany = db.executemany
+        self.number = number
+        self.name = name
+        self.known = known
+        self.seq = known.seq
+        self.flows: dict[int, Flow] = {}
+        self.new_ids: dict[FlowKey, int] = {}
+        self.tasks_delta = [0] * 6
+        self.bytes_delta = [0] * 6
+        self.events: list[Event] = []
+        self.streams: list[str] = []
+        self.chunks: dict[tuple[int, int], int] = {}
+        self.forgotten: list[tuple[int, int]] = []
+        self.paused: frozenset[str] | None = None
+        self.lost = False
+        self.meta: dict[str, int] = {}
+        self.after_commit: list[str] = []
+        """Names of instances whose lock files may go once this is committed."""
+
+    # flows ---------------------------------------------------------------------------------------------------------
+
+    def flow_id(self, key: FlowKey) -> int:
+        """The flow's number; makes it when it is new."""
+        number = self.known.ids.get(key) or self.new_ids.get(key)
+        if number is None:
+            number = 1 + max(max(self.known.flows, default=0), max(self.new_ids.values(), default=0))
+            self.execute(SQL["add_flow"], (number, key.lane, key.priority, key.size, key.tenant))
+            self.new_ids[key] = number
+            self.flows[number] = Flow(number, key, None, 0)
+        return number
+
+    def flow(self, number: int) -> Flow:
+        """The flow, to be changed: a copy that becomes true with the commit."""
+        mine = self.flows.get(number)
+        if mine is None:
+            known = self.known.flows[number]
+            mine = self.flows[number] = Flow(known.id, known.key, known.head, known.length)
+        return mine
+
+    def peek(self, number: int) -> Flow | None:
+        """The flow, only to look at."""
+        return self.flows.get(number) or self.known.flows.get(number)
+
+    def enter(self, number: int, seq: int, count: int = 1) -> None:
+        """Tasks join a flow, the first of them with this sequence number."""
+        flow = self.flow(number)
+        flow.head = seq if flow.head is None else min(flow.head, seq)
+        flow.length += count
+
+    def leave(self, number: int, count: int = 1) -> None:
+        """Tasks left a flow: find its new head."""
+        flow = self.flow(number)
+        flow.length -= count
+        row: Row | None = self.execute(SQL["head"], (number,)).fetchone() if flow.length else None
+        flow.head = row[0] if row else None
+
+    # counters and log ------------------------------------------------------------------------------------------------
+
+    def moved(self, before: int | None, after: int | None, *, count: int = 1, size: int = 0) -> None:
+        """`count` tasks of `size` bytes in all changed state."""
+        if before is not None:
+            self.tasks_delta[before] -= count
+            self.bytes_delta[before] -= size
+        if after is not None:
+            self.tasks_delta[after] += count
+            self.bytes_delta[after] += size
+
+    def count(self, state: State) -> int:
+        """How many tasks are in this state, this transaction's own changes included."""
+        number = NUMBERS[state]
+        row = self.execute("SELECT tasks FROM counter WHERE state = ?", (number,)).fetchone()
+        return int(row[0]) + self.tasks_delta[number]
+
+    def next_chunk(self, seq: int, attempt: int, count: int) -> int:
+        """Reserve `count` indexes in an attempt's log; returns the last of them."""
+        place = (seq, attempt)
+        last = self.chunks.get(place) or self.known.chunks.get(place, 0)
+        self.chunks[place] = last + count
+        return last + count
+
+    # the end ---------------------------------------------------------------------------------------------------------
+
+    def flush(self, at: int) -> None:
+        """Write what was gathered: flows, counters, events, high-water marks."""
+        known = self.known
+        if self.flows:
+            version = self.meta["version"] = known.version + 1
+            self.executemany(SQL["save_flow"], [(f.head, f.length, version, f.id) for f in self.flows.values()])
+        if self.seq != known.seq:
+            self.meta["seq"] = self.seq
+        deltas = [(t, b, s) for s, (t, b) in enumerate(zip(self.tasks_delta, self.bytes_delta, strict=True)) if t or b]
+        if deltas:
+            self.executemany(SQL["save_counter"], deltas)
+        if self.events:
+            position = known.position
+            for event in self.events:
+                position += 1
+                event.position = position
+            self.meta["position"] = position
+            self.execute(SQL["save_event"], (position, at, encode(self.events)))
+        if self.meta:
+            self.executemany(SQL["save_meta"], [(value, name) for name, value in self.meta.items()])
+
+    def settle(self) -> None:
+        """It is committed: what was gathered becomes what is known."""
+        known = self.known
+        known.seq = self.seq
+        known.version = self.meta.get("version", known.version)
+        known.position = self.meta.get("position", known.position)
+        known.flows.update(self.flows)
+        known.ids.update(self.new_ids)
+        known.chunks.update(self.chunks)
+        for place in self.forgotten:
+            known.chunks.pop(place, None)
+        if self.paused is not None:
+            known.paused = self.paused
+
+    def heads(self) -> list[Head]:
+        """The heads this group changed, for those who choose."""
+        return [head_of(flow) for flow in self.flows.values()]
+
+
+def head_of(flow: Flow) -> Head:
+    return Head(flow.id, flow.key, flow.head or 0, flow.length)

@@ -1,0 +1,348 @@
+"""A task's way, as transitions inside a write transaction: add, claim, append, finish. Each takes the calls of one group together."""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+from collections.abc import Sequence
+
+from inferq.clock import Now
+from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
+from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStarted, TaskSubmitted
+from inferq.executor import Answer, Chunk
+from inferq.policy import Want
+from inferq.stores.sqlite.rows import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    Row,
+    decode_spec,
+    encode,
+    marks,
+    slices,
+)
+from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.transaction import Transaction
+from inferq.task import Claim, NewTask, Outcome, State, Task, TaskResult, Timing
+
+_END = 2**63 - 1
+_BOUND = 500
+
+# ── add ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+AddCall = tuple[Sequence[NewTask], Now, int | None]
+
+
+def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqError]:
+    """Each call is kept whole or not at all; a refused one writes nothing."""
+    replies: list[list[str] | InferqError] = []
+    tasks: list[Row] = []
+    payloads: list[Row] = []
+    for new, now, limit in calls:
+        try:
+            known = _known_keys(tx, new)
+            if limit is not None:
+                _check_room(tx, len(new), limit, waiting_here=len(tasks))
+        except InferqError as error:
+            replies.append(error)
+            continue
+        replies.append([_add_one(tx, task, known, now, tasks, payloads) for task in new])
+    if tasks:
+        tx.executemany(SQL["add_task"], tasks)
+        tx.executemany(SQL["add_payload"], payloads)
+    return replies
+
+
+def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str], tuple[str, bytes]]:
+    known: dict[tuple[str, str], tuple[str, bytes]] = {}
+    fresh: dict[tuple[str, str], bytes] = {}
+    for task in new:
+        if task.key is None:
+            continue
+        place = (task.flow.tenant, task.key)
+        digest = task.digest or b""
+        row = tx.execute(SQL["known_key"], place).fetchone()
+        if row is not None:
+            known[place] = (row[0], bytes(row[1]))
+        before = known[place][1] if place in known else fresh.setdefault(place, digest)
+        if before != digest:
+            raise DuplicateKey(f"expected the body that key {task.key!r} was first used with, got another; use a new key for other work")
+    return known
+
+
+def _check_room(tx: Transaction, count: int, limit: int, *, waiting_here: int) -> None:
+    waiting = tx.count(State.PENDING) + tx.count(State.SCHEDULED)
+    if waiting + count > limit:
+        raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
+
+
+def _add_one(
+    tx: Transaction,
+    task: NewTask,
+    known: dict[tuple[str, str], tuple[str, bytes]],
+    now: Now,
+    tasks: list[Row],
+    payloads: list[Row],
+) -> str:
+    key = task.key
+    if key is not None:
+        first = known.get((task.flow.tenant, key))
+        if first is not None:
+            return first[0]
+    seq = tx.seq = tx.seq + 1
+    flow = tx.flow_id(task.flow)
+    due = task.due
+    delayed = due is not None and due > now.wall
+    size = len(task.spec)
+    if delayed:
+        state = SCHEDULED
+    else:
+        state, due = PENDING, None
+        tx.enter(flow, seq)
+    tasks.append((seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, now.wall, size))
+    payloads.append((seq, task.spec))
+    tx.tasks_delta[state] += 1
+    tx.bytes_delta[state] += size
+    if key is not None:
+        tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
+        known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
+    tx.events.append(
+        TaskSubmitted(0, now.wall, task.id, "scheduled" if delayed else "pending", task.flow.lane, task.flow.priority, due)
+    )
+    return task.id
+
+
+# ── claim ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ClaimCall = tuple[Sequence[Want], Now]
+
+
+def claim(tx: Transaction, calls: Sequence[ClaimCall]) -> list[list[list[Claim]] | InferqError]:
+    return [[_claim_want(tx, want, now) for want in wants] for wants, now in calls]
+
+
+def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
+    token = secrets.randbits(62) + 1
+    paused = tx.known.paused if tx.paused is None else tx.paused
+    left = want.limit
+    popped: list[tuple[int, Row]] = []
+    for tier in want.tiers:
+        if left <= 0:
+            break
+        taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall), paused)
+        popped += taken
+        left -= len(taken)
+    if not popped:
+        return []
+    specs: dict[int, bytes] = {}
+    for part in slices([row[0] for _, row in popped], _BOUND):
+        specs.update(tx.execute(f"SELECT seq, spec FROM payload WHERE seq IN ({marks(len(part))})", part).fetchall())  # noqa: S608 - only marks are formatted in
+    tx.moved(PENDING, RUNNING, count=len(popped), size=sum(row[-1] for _, row in popped))
+    return [_claim_from(tx, flow, row, specs[row[0]], token, now) for flow, row in popped]
+
+
+def _pop_tier(tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]) -> list[tuple[int, Row]]:
+    """The first tasks over these flows by sequence number: a merge of flows by their heads."""
+    heap: list[tuple[int, int]] = []
+    if "*" not in paused:
+        for number in tier:
+            flow = tx.peek(number)
+            if flow is not None and flow.head is not None and flow.key.lane not in paused:
+                heap.append((flow.head, number))
+    heapq.heapify(heap)
+    popped: list[tuple[int, Row]] = []
+    while heap and len(popped) < limit:
+        _, number = heapq.heappop(heap)
+        before = heap[0][0] if heap else _END
+        rows = tx.execute(SQL["claim"], (*stamp, number, before, limit - len(popped))).fetchall()
+        rows.sort()
+        popped += [(number, row) for row in rows]
+        tx.leave(number, len(rows))
+        head = tx.flow(number).head
+        if head is not None:
+            heapq.heappush(heap, (head, number))
+    return popped
+
+
+def _claim_from(tx: Transaction, number: int, row: Row, spec: bytes, token: int, now: Now) -> Claim:
+    seq, id, estimate, attempt, failures, lost, created, _ = row
+    flow = tx.flow(number)
+    task = Task(
+        id=id,
+        seq=seq,
+        state=State.RUNNING,
+        flow=flow.key,
+        spec=decode_spec(spec),
+        estimate=estimate,
+        attempt=attempt,
+        failures=failures,
+        lost=lost,
+        worker=tx.name,
+        created=created,
+        started=now.wall,
+    )
+    if attempt > 1 and tx.execute(SQL["last_chunk"], (seq,)).fetchone():
+        last = tx.next_chunk(seq, attempt, 1)
+        reset = Chunk("reset", data={"attempt": attempt, "reason": "a new attempt began"})
+        tx.execute(SQL["add_chunk"], (seq, attempt, last, encode([reset])))
+        tx.streams.append(id)
+    tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name))
+    return Claim(task, attempt, token, tx.name)
+
+
+# ── append ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+AppendCall = tuple[Sequence[tuple[Claim, Sequence[Chunk]]], Now]
+
+
+def append(tx: Transaction, calls: Sequence[AppendCall]) -> list[list[ClaimLost | None] | InferqError]:
+    replies: list[list[ClaimLost | None] | InferqError] = []
+    rows: list[Row] = []
+    for items, _ in calls:
+        errors: list[ClaimLost | None] = []
+        for held, chunks in items:
+            error, _ = standing(tx, held)
+            errors.append(error)
+            if error is None and chunks:
+                seq = held.task.seq
+                rows.append((seq, held.attempt, tx.next_chunk(seq, held.attempt, len(chunks)), encode(chunks)))
+                tx.streams.append(held.task.id)
+        replies.append(errors)
+    if rows:
+        tx.executemany(SQL["add_chunk"], rows)
+    return replies
+
+
+def standing(tx: Transaction, held: Claim) -> tuple[ClaimLost | None, int]:
+    """While the claim is valid, None and the task's bytes; else the error that says by what it was superseded."""
+    row = tx.execute(SQL["standing"], (held.task.seq,)).fetchone()
+    if row is None:
+        return ClaimLost(f"task {held.task.id} is gone: it was pruned", reason="gone"), 0
+    state, attempt, token, size = row
+    if state == RUNNING and attempt == held.attempt and token == held.token:
+        return None, size
+    reason = "superseded"
+    if attempt == held.attempt and state == CANCELLED:
+        reason = "cancelled"
+    elif attempt == held.attempt and state in (COMPLETED, FAILED):
+        reason = "finished"
+    return ClaimLost(f"the claim of attempt {held.attempt} of task {held.task.id} is no longer valid: {reason}", reason=reason), 0
+
+
+# ── finish ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FinishCall = tuple[Sequence[tuple[Claim, Outcome]], Now]
+
+
+def finish(tx: Transaction, calls: Sequence[FinishCall]) -> list[list[ClaimLost | None] | InferqError]:
+    """One guarded transition an attempt; what completed is written in bulk, the rarer endings one by one."""
+    replies: list[list[ClaimLost | None] | InferqError] = []
+    done: list[Row] = []
+    results: list[Row] = []
+    attempts: list[Row] = []
+    ended: set[tuple[int, int]] = set()
+    for items, now in calls:
+        errors: list[ClaimLost | None] = []
+        for held, outcome in items:
+            seq = held.task.seq
+            error, size = standing(tx, held)
+            if error is None and (seq, held.token) in ended:
+                error = ClaimLost(f"attempt {held.attempt} of task {held.task.id} has already ended", reason="finished")
+            errors.append(error)
+            if error is not None:
+                continue
+            ended.add((seq, held.token))
+            tx.forgotten.append((seq, held.attempt))
+            attempts.append(_attempt_row(held, outcome, now))
+            if outcome.kind == "completed":
+                body = encode(_result_of(held, outcome, now))
+                done.append((now.wall, len(body), seq))
+                results.append((seq, body))
+                _completed(tx, held, size, len(body), now)
+            else:
+                _ended_otherwise(tx, held, outcome, size, now)
+        replies.append(errors)
+    if done:
+        tx.executemany(SQL["complete"], done)
+        tx.executemany(SQL["add_result"], results)
+    if attempts:
+        tx.executemany(SQL["add_attempt"], attempts)
+    return replies
+
+
+def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
+    usage = outcome.usage
+    return (
+        held.task.seq,
+        held.attempt,
+        outcome.kind,
+        held.worker,
+        held.task.started,
+        now.wall,
+        outcome.backend,
+        outcome.code,
+        outcome.error or None,
+        usage.input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+    )
+
+
+def _result_of(held: Claim, outcome: Outcome, now: Now) -> TaskResult:
+    task = held.task
+    answer = outcome.answer or Answer()
+    started = task.started or now.wall
+    return TaskResult(
+        task_id=task.id,
+        text=answer.text,
+        message=answer.message,
+        embeddings=answer.embeddings,
+        data=answer.data,
+        finish_reason=answer.finish_reason,
+        model=answer.model or task.spec.model or None,
+        usage=answer.usage,
+        backend=outcome.backend,
+        attempts=held.attempt,
+        timing=Timing(max(0, started - task.created) / 1000, max(0, now.wall - started) / 1000),
+        raw=answer.raw,
+    )
+
+
+def _completed(tx: Transaction, held: Claim, size: int, added: int, now: Now) -> None:
+    task = held.task
+    started = task.started or now.wall
+    tx.moved(RUNNING, COMPLETED, size=size)
+    tx.bytes_delta[COMPLETED] += added
+    tx.streams.append(task.id)
+    tx.events.append(TaskCompleted(0, now.wall, task.id, held.attempt, max(0, started - task.created), max(0, now.wall - started)))
+
+
+def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, now: Now) -> None:
+    task = held.task
+    code, error = outcome.code, outcome.error[:2000] or None
+    if outcome.kind in ("failed", "cancelled"):
+        state = FAILED if outcome.kind == "failed" else CANCELLED
+        tx.execute(SQL["end"], (state, now.wall, code, error, task.seq))
+        tx.moved(RUNNING, state, size=size)
+        tx.streams.append(task.id)
+        if state == FAILED:
+            tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error))
+        else:
+            tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error))
+        return
+    at = outcome.at if outcome.at is not None and outcome.at > now.wall else None
+    burnt = 1 if outcome.kind == "retry" else 0
+    if at is None:
+        tx.execute(SQL["wait"], (PENDING, None, None, burnt, 0, code, error, task.seq))
+        tx.moved(RUNNING, PENDING, size=size)
+        tx.enter(tx.flow_id(task.flow), task.seq)
+    else:
+        tx.execute(SQL["wait"], (SCHEDULED, at, at - now.wall, burnt, 0, code, error, task.seq))
+        tx.moved(RUNNING, SCHEDULED, size=size)
+    if outcome.kind == "retry":
+        tx.events.append(TaskRetrying(0, now.wall, task.id, held.attempt, code, outcome.error, outcome.at or now.wall))
+    else:
+        tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, at))
+

@@ -1,0 +1,250 @@
+"""The one thread that writes: commands that arrived meanwhile share one commit, and replies leave after it.
+
+It also keeps this instance's lease, and notices what other processes commit, because no event loop can hold it up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from inferq.clock import Clock
+from inferq.errors import InferqError, StoreClosed
+from inferq.events import Event
+from inferq.store import Change
+from inferq.stores.sqlite import files, upkeep
+from inferq.stores.sqlite.instances import Instances
+from inferq.stores.sqlite.rows import decode_events
+from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.transaction import Flow, Known, Transaction, head_of
+from inferq.task import FlowKey
+
+log: Final = logging.getLogger("inferq.store")
+
+Verb = Callable[[Transaction, Sequence[Any]], Sequence[Any]]
+
+
+class Command(NamedTuple):
+    """`verb` takes the arguments of all consecutive commands of its kind. `future` None: nobody waits for the reply."""
+
+    verb: Verb | None
+    """None: `args` is a question, a function of the connection, asked after the group's commit."""
+    args: Any
+    future: Any
+
+
+Delivery = tuple[list[tuple[Any, Any]], list[Change]]
+"""([(future, reply or error)], changes)"""
+
+_WATCH_SECONDS: Final = 0.02
+"""How often an idle writer looks whether another process has committed: well under the 100 ms that processes may take to wake."""
+
+
+class Writer:
+    """Owns the write connection. `deliver` is called from this thread with what a group brought."""
+
+    def __init__(  # noqa: PLR0913 - wiring
+        self,
+        db: sqlite3.Connection,
+        *,
+        path: str,
+        clock: Clock,
+        lease_ms: int,
+        instances: Instances,
+        deliver: Callable[[Delivery], None],
+    ) -> None:
+        self._db = db
+        self._path = path
+        self._clock = clock
+        self._lease_ms = lease_ms
+        self._instances = instances
+        self._deliver = deliver
+        self._inbox: SimpleQueue[list[Command] | None] = SimpleQueue()
+        self._known = Known(version=-1)
+        self._data_version = -1
+        self._number = 0
+        self._renew_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="inferq-writer", daemon=True)
+
+    @property
+    def name(self) -> str:
+        return self._instances.name
+
+    def start(self) -> None:
+        """Register this instance and begin; raises what keeps the file from being written."""
+        try:
+            self._register()
+        except sqlite3.Error as error:
+            raise files.named(error, self._path) from error
+        self._thread.start()
+
+    def submit(self, commands: list[Command]) -> None:
+        self._inbox.put(commands)
+
+    def stop(self) -> None:
+        """Carry out what was submitted, leave, and end the thread. Blocks until it has."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    # the thread ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            commands: list[Command] = []
+            try:
+                batch = self._inbox.get(timeout=_WATCH_SECONDS)
+                while True:
+                    if batch is None:
+                        open_ = False
+                    else:
+                        commands += batch
+                    batch = self._inbox.get_nowait()
+            except Empty:
+                pass
+            if time.monotonic() >= self._renew_at:
+                self._renew_at = time.monotonic() + self._lease_ms / 4000
+                commands.append(Command(upkeep.renew, (self._clock.read(), self._lease_ms), None))
+            if commands:
+                self._carry_out(commands)
+            elif self._path != files.MEMORY:
+                self._watch()
+        self._close()
+
+    def _carry_out(self, commands: list[Command]) -> None:
+        """One group. If it fails as a whole each command is tried alone, so that only the guilty one is refused."""
+        try:
+            replies, changes = self._commit(commands)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait for a reply
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if len(commands) > 1:
+                for command in commands:
+                    self._carry_out([command])
+                return
+            if isinstance(error, sqlite3.Error):
+                error = files.named(error, self._path)
+            if commands[0].future is None:
+                log.warning("store.command_failed", extra={"error": str(error)})
+            replies, changes = [error], []
+        self._deliver(([(c.future, r) for c, r in zip(commands, replies, strict=True) if c.future is not None], changes))
+
+    def _commit(self, commands: list[Command]) -> tuple[list[Any], list[Change]]:
+        changes: list[Change] = []
+        replies: list[Any] = [None] * len(commands)
+        writes = [(at, c) for at, c in enumerate(commands) if c.verb is not None]
+        if writes:
+            self._db.execute("BEGIN IMMEDIATE")
+            foreign = self._refresh()
+            if foreign is not None:
+                changes.append(foreign)
+            tx = Transaction(self._db, self._known, number=self._number, name=self.name)
+            for verb, run in itertools.groupby(writes, key=lambda entry: entry[1].verb):
+                batch = list(run)
+                assert verb is not None  # noqa: S101 - narrows the type: `writes` holds no questions
+                for (at, _), reply in zip(batch, verb(tx, [c.args for _, c in batch]), strict=True):
+                    replies[at] = reply
+            tx.flush(self._clock.read().wall)
+            self._db.execute("COMMIT")
+            tx.settle()
+            changes += self._after(tx)
+        for at, command in enumerate(commands):
+            if command.verb is None:
+                replies[at] = self._ask(command.args)
+        return replies, changes
+
+    def _ask(self, question: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
+            return question(self._db)
+        except sqlite3.Error as error:
+            return files.named(error, self._path)
+        except InferqError as error:
+            return error
+
+    def _after(self, tx: Transaction) -> list[Change]:
+        for name in tx.after_commit:
+            self._instances.forget(name)
+        if tx.lost:
+            self._register()
+        if not (tx.flows or tx.events or tx.streams or tx.lost or tx.paused is not None):
+            return []
+        return [Change(tx.heads(), tx.events, tx.streams, tx.paused, tx.lost)]
+
+    # other processes -------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        try:
+            if self._db.execute("PRAGMA data_version").fetchone()[0] == self._data_version:
+                return
+            self._db.execute("BEGIN")
+            foreign = self._refresh()
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            log.warning("store.watch_failed", extra={"error": str(error)})
+            return
+        if foreign is not None:
+            self._deliver(([], [foreign]))
+
+    def _refresh(self) -> Change | None:
+        """Inside a transaction: catch up with what other processes have committed since the last look."""
+        version = self._db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._data_version:
+            return None
+        first = self._data_version == -1
+        known = self._known
+        flows = [
+            Flow(id, FlowKey(lane, priority, size, tenant), head, length)
+            for id, lane, priority, size, tenant, head, length, _ in self._db.execute(SQL["flows_since"], (known.version,))
+        ]
+        meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        events: list[Event] = []
+        if not first and meta["position"] > known.position:
+            for _, body in self._db.execute(SQL["events_after"], (known.position, -1)):
+                events += [event for event in decode_events(body) if event.position > known.position]
+        paused = frozenset(scope for (scope,) in self._db.execute("SELECT scope FROM pause"))
+        known.flows.update((flow.id, flow) for flow in flows)
+        known.ids.update((flow.key, flow.id) for flow in flows)
+        known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
+        changed = paused != known.paused
+        known.paused = paused
+        self._data_version = version
+        if first:
+            return None
+        return Change([head_of(flow) for flow in flows], events, ("*",), paused if changed else None, own=False)
+
+    # coming and going ------------------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        name = self._instances.enter()
+        now = self._clock.read()
+        self._db.execute("BEGIN IMMEDIATE")
+        self._refresh()
+        row = (name, self._instances.boot, now.mono + self._lease_ms)
+        self._number = self._db.execute(SQL["add_instance"], row).lastrowid or 0
+        self._db.execute("COMMIT")
+        self._renew_at = time.monotonic() + self._lease_ms / 4000
+
+    def _close(self) -> None:
+        while True:
+            try:
+                late = self._inbox.get_nowait()
+            except Empty:
+                break
+            refused = StoreClosed("the store was closed; this command was not carried out")
+            self._deliver(([(c.future, refused) for c in late or () if c.future is not None], []))
+        try:
+            held = self._db.execute("SELECT 1 FROM task WHERE state = 2 AND worker = ? LIMIT 1", (self._number,)).fetchone()
+            if held is None:
+                self._db.execute(SQL["drop_instance"], (self._number,))
+        except sqlite3.Error as error:
+            log.warning("store.leave_failed", extra={"error": str(error)})
+        self._db.close()
+        self._instances.leave()

@@ -1,0 +1,369 @@
+"""The words of the queue: task, states and their legal transitions, submission, claim, outcome, result. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from threading import Lock
+from typing import Any, Final, Literal
+
+import msgspec
+
+from inferq.errors import FailureCode
+from inferq.executor import Answer, Usage
+
+# ── states ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class State(StrEnum):
+    """Where a task stands."""
+
+    SCHEDULED = "scheduled"
+    """Not before a time: delayed by its submitter, or waiting for a retry."""
+    PENDING = "pending"
+    """Waiting in its flow for a slot."""
+    RUNNING = "running"
+    """One valid claim is out."""
+    COMPLETED = "completed"
+    """Ended with a result."""
+    FAILED = "failed"
+    """Ended without one; carries a failure code."""
+    CANCELLED = "cancelled"
+    """Ended by request."""
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+WAITING: Final = frozenset({State.SCHEDULED, State.PENDING})
+
+Verb = Literal["submit", "delay", "stage", "claim", "complete", "back_off", "fail", "expire", "release", "rescue", "cancel", "retry"]
+
+TRANSITIONS: Final[Mapping[tuple[State | None, Verb], State]] = {
+    (None, "submit"): State.PENDING,
+    (None, "delay"): State.SCHEDULED,
+    (State.SCHEDULED, "stage"): State.PENDING,
+    (State.PENDING, "claim"): State.RUNNING,
+    (State.RUNNING, "complete"): State.COMPLETED,
+    (State.RUNNING, "back_off"): State.SCHEDULED,
+    (State.RUNNING, "fail"): State.FAILED,
+    (State.RUNNING, "release"): State.PENDING,
+    (State.RUNNING, "rescue"): State.PENDING,
+    (State.PENDING, "expire"): State.FAILED,
+    (State.SCHEDULED, "expire"): State.FAILED,
+    (State.SCHEDULED, "cancel"): State.CANCELLED,
+    (State.PENDING, "cancel"): State.CANCELLED,
+    (State.RUNNING, "cancel"): State.CANCELLED,
+    (State.FAILED, "retry"): State.PENDING,
+    (State.CANCELLED, "retry"): State.PENDING,
+}
+"""Every legal transition; what is not here cannot happen. A rescue of an `at_most_once` or poisonous task is a `fail`."""
+
+# ── priorities, flows ───────────────────────────────────────────────────────────────────────────────────────────────
+
+PRIORITIES: Final[Mapping[str, int]] = {"low": 1, "normal": 5, "high": 10, "critical": 15}
+_INT64 = 2**63
+
+
+def priority_number(value: int | str) -> int:
+    """A priority from its name or number; any integer of 64 bits is valid, higher goes first. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"expected an integer or one of {', '.join(PRIORITIES)}, got {value!r}")  # noqa: TRY004 - one error kind for bad values
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in PRIORITIES:
+            return PRIORITIES[text]
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"expected an integer or one of {', '.join(PRIORITIES)}, got {value!r}") from None
+    if not -_INT64 <= value < _INT64:
+        raise ValueError(f"expected an integer of 64 bits, got {value}")
+    return value
+
+
+def priority_name(value: int) -> str:
+    """The name of a named priority, else the number as text."""
+    return next((name for name, number in PRIORITIES.items() if number == value), str(value))
+
+
+Size = Literal["low", "medium", "long"]
+SIZES: Final[tuple[Size, ...]] = ("low", "medium", "long")
+
+
+class FlowKey(msgspec.Struct, frozen=True, array_like=True):
+    """What makes waiting tasks alike for the scheduler; inside a flow the order is strictly first in, first out."""
+
+    lane: str
+    priority: int
+    size: Size
+    tenant: str
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The first task of a flow: all that the scheduler looks at. `length` 0 says that the flow is empty now."""
+
+    flow: int
+    key: FlowKey
+    seq: int
+    length: int
+
+
+def lane_of(executor: str, model: str, backend: str | None = None) -> str:
+    """What a task needs to run: executor and model, or one named backend and model."""
+    return f"{executor}@{backend}/{model}" if backend else f"{executor}/{model}"
+
+
+def lane_parts(lane: str) -> tuple[str, str, str | None]:
+    """`(executor, model, backend)` of a lane; the inverse of `lane_of`."""
+    target, _, model = lane.partition("/")
+    executor, _, backend = target.partition("@")
+    return executor, model, backend or None
+
+
+# ── submission and task ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """What a client may say about a task; everything else is the queue's. Durations are seconds, instants Unix milliseconds.
+
+    `key` is the idempotency key: the same key with the same body is the same task. `timeout` bounds one attempt, `idle_timeout`
+    the silence between chunks, `start_deadline` the moment until which it must have started, `deadline` the whole of it.
+    `max_retries` 0 means none; None takes the queue's default. `at_most_once` fails a lost attempt instead of making another.
+    """
+
+    executor: str
+    action: str
+    model: str = ""
+    payload: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    priority: int = 5
+    backend: str | None = None
+    tenant: str = ""
+    key: str | None = None
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+    scheduled_at: int | None = None
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    start_deadline: int | None = None
+    deadline: int | None = None
+    max_retries: int | None = None
+    at_most_once: bool = False
+    stream: bool = False
+    estimate: int | None = None
+    size: Size | None = None
+
+
+class NewTask(msgspec.Struct):
+    """A validated submission on its way into the store: `spec` is the encoded Submission, `digest` identifies its body for `key`."""
+
+    id: str
+    flow: FlowKey
+    action: str
+    spec: bytes
+    estimate: int
+    key: str | None = None
+    digest: bytes | None = None
+    due: int | None = None
+    expires: int | None = None
+    at_most_once: bool = False
+
+
+class Task(msgspec.Struct):
+    """A task as the store knows it. `attempt` is the number of the latest attempt (0: none yet), `failures` how many burnt a retry,
+    `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled."""
+
+    id: str
+    seq: int
+    state: State
+    flow: FlowKey
+    spec: Submission
+    estimate: int = 0
+    attempt: int = 0
+    failures: int = 0
+    lost: int = 0
+    worker: str | None = None
+    due: int | None = None
+    created: int = 0
+    started: int | None = None
+    finished: int | None = None
+    code: FailureCode | None = None
+    error: str = ""
+
+    @property
+    def priority(self) -> int:
+        return self.flow.priority
+
+    @property
+    def model(self) -> str:
+        return self.spec.model
+
+    @property
+    def action(self) -> str:
+        return self.spec.action
+
+    @property
+    def executor(self) -> str:
+        return self.spec.executor
+
+    @property
+    def retry_count(self) -> int:
+        """Attempts that burnt a retry: the forerunners' name."""
+        return self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """The task as JSON-ready values: its submission flattened, the queue's own fields beside it."""
+        spec: dict[str, Any] = msgspec.to_builtins(self.spec)
+        for owned in ("priority", "estimate", "size"):
+            spec.pop(owned, None)
+        return {
+            "id": self.id,
+            "seq": self.seq,
+            "state": str(self.state),
+            "priority": self.flow.priority,
+            "lane": self.flow.lane,
+            "size": self.flow.size,
+            "tenant": self.flow.tenant,
+            "estimate": self.estimate,
+            "attempt": self.attempt,
+            "failures": self.failures,
+            "lost": self.lost,
+            "worker": self.worker,
+            "due": self.due,
+            "created": self.created,
+            "started": self.started,
+            "finished": self.finished,
+            "code": self.code,
+            "error": self.error,
+            **spec,
+        }
+
+
+# ── claim, outcome, result ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to make one attempt: every write of a worker carries it, and a stale one is refused with `ClaimLost`."""
+
+    task: Task
+    attempt: int
+    token: int
+    worker: str
+
+
+OutcomeKind = Literal["completed", "retry", "failed", "cancelled", "released"]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an attempt ended. Made by its constructors only, so that no illegal combination exists. `at` is Unix milliseconds."""
+
+    kind: OutcomeKind
+    answer: Answer | None = None
+    code: FailureCode | None = None
+    error: str = ""
+    at: int | None = None
+    backend: str | None = None
+    usage: Usage | None = None
+
+    @classmethod
+    def completed(cls, answer: Answer, *, backend: str | None = None) -> Outcome:
+        """It has a result."""
+        return cls("completed", answer=answer, backend=backend, usage=answer.usage)
+
+    @classmethod
+    def retry(cls, at: int, *, code: FailureCode, error: str, backend: str | None = None) -> Outcome:
+        """It failed, burnt a retry and will be tried again at `at`."""
+        return cls("retry", code=code, error=error, at=at, backend=backend)
+
+    @classmethod
+    def failed(cls, code: FailureCode, error: str, *, backend: str | None = None) -> Outcome:
+        """It failed for good."""
+        return cls("failed", code=code, error=error, backend=backend)
+
+    @classmethod
+    def cancelled(cls, reason: str = "") -> Outcome:
+        """It was cancelled by request."""
+        return cls("cancelled", error=reason)
+
+    @classmethod
+    def released(
+        cls, *, at: int | None = None, code: FailureCode | None = None, error: str = "", backend: str | None = None
+    ) -> Outcome:
+        """It hands the work back unburnt: at once, or (a full backend's hint) not before `at`."""
+        return cls("released", at=at, code=code, error=error, backend=backend)
+
+
+class AttemptRecord(msgspec.Struct, frozen=True):
+    """What is kept of one ended attempt; `outcome` is an OutcomeKind or `lost`. Instants are Unix milliseconds."""
+
+    number: int
+    outcome: str
+    worker: str
+    started: int
+    ended: int
+    backend: str | None = None
+    code: FailureCode | None = None
+    error: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Seconds: `waited` from submit to the last attempt's start, `ran` from there to the end."""
+
+    waited: float
+    ran: float
+
+
+class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A completed task's result, in one shape whatever the backend."""
+
+    task_id: str
+    text: str | None = None
+    message: dict[str, Any] | None = None
+    embeddings: list[list[float]] | None = None
+    data: Any = None
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    backend: str | None = None
+    attempts: int = 1
+    timing: Timing = Timing(0.0, 0.0)
+    raw: Any = None
+
+    @property
+    def embedding(self) -> list[float] | None:
+        """The first vector, for tasks that embed one input."""
+        return self.embeddings[0] if self.embeddings else None
+
+    def to_dict(self) -> dict[str, Any]:
+        made: dict[str, Any] = msgspec.to_builtins(self)
+        return made
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+# ── ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_lock = Lock()
+_last = 0
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562, section 5.7; sub-millisecond bits as in method 3): unique everywhere, rising within a process."""
+    global _last
+    with _lock:
+        # 48 bits of milliseconds and 12 of fraction, read as one number that only grows.
+        stamp = (time.time_ns() * 4096) // 1_000_000
+        if stamp <= _last:
+            stamp = _last + 1
+        _last = stamp
+    tail = f"{int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
+    head = f"{stamp >> 12:012x}"
+    return f"{head[:8]}-{head[8:]}-7{stamp & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
