@@ -1,0 +1,129 @@
+"""The durable queue in front of your LLMs. Names load on first use, so that `import inferq` costs next to nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inferq.clock import Clock, Now
+    from inferq.config import BackendSettings, Settings
+    from inferq.engine import Backend
+    from inferq.errors import (
+        ClaimLost,
+        ConfigError,
+        DuplicateKey,
+        InferqError,
+        InvalidTask,
+        QueueFull,
+        Reject,
+        RetryLater,
+        StoreError,
+        TaskCancelled,
+        TaskError,
+        TaskFailed,
+        TaskNotFound,
+        Unavailable,
+        WaitTimeout,
+        WrongState,
+    )
+    from inferq.events import Event
+    from inferq.executor import Answer, Call, Chunk, Executor, Health, Usage
+    from inferq.handle import AsyncHandle
+    from inferq.queue import AsyncQueue, QueueStats, aconnect
+    from inferq.store import Filter, LoggedChunk, Page, Position
+    from inferq.sync import Handle, Queue, connect
+    from inferq.task import State, Submission, Task, TaskResult
+
+_HOME = {
+    "inferq.clock": ("Clock", "Now"),
+    "inferq.config": ("BackendSettings", "Settings"),
+    "inferq.engine": ("Backend",),
+    "inferq.errors": (
+        "ClaimLost",
+        "ConfigError",
+        "DuplicateKey",
+        "InferqError",
+        "InvalidTask",
+        "QueueFull",
+        "Reject",
+        "RetryLater",
+        "StoreError",
+        "TaskCancelled",
+        "TaskError",
+        "TaskFailed",
+        "TaskNotFound",
+        "Unavailable",
+        "WaitTimeout",
+        "WrongState",
+    ),
+    "inferq.events": ("Event",),
+    "inferq.executor": ("Answer", "Call", "Chunk", "Executor", "Health", "Usage"),
+    "inferq.handle": ("AsyncHandle",),
+    "inferq.queue": ("AsyncQueue", "QueueStats", "aconnect"),
+    "inferq.store": ("Filter", "LoggedChunk", "Page", "Position"),
+    "inferq.sync": ("Handle", "Queue", "connect"),
+    "inferq.task": ("State", "Submission", "Task", "TaskResult"),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Answer",
+    "AsyncHandle",
+    "AsyncQueue",
+    "Backend",
+    "BackendSettings",
+    "Call",
+    "Chunk",
+    "ClaimLost",
+    "Clock",
+    "ConfigError",
+    "DuplicateKey",
+    "Event",
+    "Executor",
+    "Filter",
+    "Handle",
+    "Health",
+    "InferqError",
+    "InvalidTask",
+    "LoggedChunk",
+    "Now",
+    "Page",
+    "Position",
+    "Queue",
+    "QueueFull",
+    "QueueStats",
+    "Reject",
+    "RetryLater",
+    "Settings",
+    "State",
+    "StoreError",
+    "Submission",
+    "Task",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskNotFound",
+    "TaskResult",
+    "Unavailable",
+    "Usage",
+    "WaitTimeout",
+    "WrongState",
+    "aconnect",
+    "connect",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'inferq' has no attribute {name!r}")
+    value = getattr(import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

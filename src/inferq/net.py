@@ -33,7 +33,7 @@ Guard = Callable[[str], None]
 """Called with the IP address (text, no scope id) of every connection before it is made; raises to refuse it."""
 
 MAX_BODY: Final = 256 * 1024 * 1024
-"""Bytes of a whole reply that `request` accepts unless told otherwise."""
+"""Bytes of one answer's body that are accepted unless told otherwise."""
 KEEP_IDLE: Final = 4.0
 """Seconds an idle connection is kept: many servers close theirs after 5, and a POST that meets the closing is lost."""
 
@@ -50,8 +50,10 @@ class Reply:
 class ReplyStream:
     """An answer whose body is still arriving; valid inside `HttpClient.stream` only."""
 
-    def __init__(self, response: aiohttp.ClientResponse, origin: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, origin: str, limit: int) -> None:
         self._response = response
+        self._limit = limit
+        self._left = limit
         self._origin = origin
         self.status = response.status
         self.headers = _plain(response.headers)
@@ -59,24 +61,32 @@ class ReplyStream:
     async def some(self) -> bytes:
         """What of the body has arrived since, decompressed, waiting for at least one byte; empty at the body's end.
 
-        Raises Unavailable (`sent=True`) when the connection is cut before the body's end.
+        Raises Unavailable (`sent=True`) when the connection is cut before the body's end, Reject when the body is longer
+        than `max_bytes`.
         """
         with _translated(self._origin):
-            return await self._response.content.readany()
+            piece = await self._response.content.readany()
+        self._left -= len(piece)
+        if self._left < 0:
+            raise Reject(f"{self._origin} answered with more than {self._limit} bytes, the limit set for one answer")
+        return piece
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, in pieces of no particular size; `inferq.wire.framing` makes lines of them."""
         while piece := await self.some():
             yield piece
 
-    async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body; raises Reject when it is longer than `limit` bytes."""
+    async def beginning(self, limit: int) -> bytes:
+        """At most `limit` bytes of the body: enough of a refusal to tell why."""
+        text = b""
+        while len(text) < limit and (piece := await self.some()):
+            text += piece
+        return text[:limit]
+
+    async def read(self) -> bytes:
+        """The whole body."""
         pieces: list[bytes] = []
-        size = 0
         while piece := await self.some():
-            size += len(piece)
-            if size > limit:
-                raise Reject(f"{self._origin} answered with more than {limit} bytes, the limit of one answer")
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -86,7 +96,7 @@ class ReplyStream:
             async with asyncio.timeout(within):
                 while await self.some():
                     pass
-        except (TimeoutError, Unavailable):
+        except (TimeoutError, ExecutorError):
             self._response.close()
 
 
@@ -126,8 +136,8 @@ class HttpClient:
         max_bytes: int = MAX_BODY,
     ) -> Reply:
         """Make a request and read the whole answer, whatever its status. Raises Unavailable or Reject."""
-        async with self.stream(method, url, json=json, body=body, headers=headers) as reply:
-            return Reply(reply.status, reply.headers, await reply.read(max_bytes))
+        async with self.stream(method, url, json=json, body=body, headers=headers, max_bytes=max_bytes) as reply:
+            return Reply(reply.status, reply.headers, await reply.read())
 
     @asynccontextmanager
     async def stream(
@@ -138,6 +148,7 @@ class HttpClient:
         json: object = msgspec.UNSET,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        max_bytes: int = MAX_BODY,
     ) -> AsyncIterator[ReplyStream]:
         """Make a request and give the answer once its headers came; leaving before its end closes the connection."""
         sent = dict(headers or {})
@@ -147,19 +158,10 @@ class HttpClient:
         address = self._address(url)
         origin = origin_of(address)
         session = self._open()
-        # As a file: aiohttp writes bytes in one go, which holds up the event loop when they are megabytes.
-        data = None if body is None else io.BytesIO(body)
         with _translated(origin):
-            response = await session.request(
-                method,
-                address,
-                data=data,
-                headers=sent,
-                allow_redirects=self._max_redirects > 0,
-                max_redirects=max(1, self._max_redirects + 1),
-            )
+            response = await self._send(session, method, address, body=body, headers=sent)
         try:
-            yield ReplyStream(response, origin)
+            yield ReplyStream(response, origin, max_bytes)
         finally:
             if response.content.at_eof():
                 response.release()
@@ -172,6 +174,32 @@ class HttpClient:
         if session is not None:
             await session.close()
             await asyncio.sleep(0)  # transports close in the loop's next turn; without it they are reported as leaked
+
+    async def _send(
+        self, session: aiohttp.ClientSession, method: str, address: str, *, body: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        import aiohttp
+
+        # Two turns of the loop: the first reads, the second handles what servers did to their idle connections meanwhile.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for fresh in (False, False, True):
+            # As a file: aiohttp writes bytes in one go, which holds up the event loop when they are megabytes.
+            data = None if body is None else io.BytesIO(body)
+            try:
+                return await session.request(
+                    method,
+                    address,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=self._max_redirects > 0,
+                    max_redirects=self._max_redirects + 1,
+                )
+            except aiohttp.ClientConnectionResetError:
+                # The server had closed before all was written, so it cannot have acted on it: safe to send anew.
+                if fresh:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def _address(self, url: str) -> str:
         address = self.base_url + url if url.startswith("/") else url
@@ -260,6 +288,8 @@ def _translated(origin: str) -> Iterator[None]:
         raise Reject(f"{origin} or where it redirected is not a valid http address") from error
     except aiohttp.ClientResponseError as error:
         raise Unavailable(f"{origin} answered with something that is not HTTP", failure="server_error") from error
+    except aiohttp.ClientConnectionResetError as error:
+        raise Unavailable(f"{origin} closed the connection: {_why(error)}", failure="connect", sent=False) from error
     except (aiohttp.ClientError, ConnectionError) as error:
         raise Unavailable(f"the connection to {origin} was cut: {_why(error)}", failure="connect", sent=True) from error
     except ValueError as error:

@@ -144,30 +144,46 @@ class Want(msgspec.Struct, frozen=True):
     limit: int
 
 
+class Pool(msgspec.Struct, frozen=True):
+    """Slots that are free in one place, and the open lanes that may use them."""
+
+    name: str
+    lanes: Sequence[str]
+    free: int
+
+
 def plan(
     heads: Heads,
-    lanes: Sequence[str],
+    pools: Sequence[Pool],
     *,
-    pool: str,
     limit: int,
     now: int,
     view: View | None = None,
     steps: Sequence[Step] = DEFAULT_STEPS,
-) -> Want | None:
-    """Fill `limit` free slots of one pool from the lanes it may serve; None when nothing waits there.
+) -> list[Want]:
+    """Fill the free slots of the pools, at most `limit` over all; one want a pool, empty when nothing can run.
 
-    It goes on to the next tier only where the better one cannot fill the slots.
+    The best tier over all pools is served first; the next one only with what it leaves free.
     """
     view = view or View()
-    used: set[Rung] = set()
-    tiers: list[tuple[int, ...]] = []
+    free = {pool.name: min(pool.free, limit) for pool in pools if pool.free > 0}
+    tiers: dict[str, list[tuple[int, ...]]] = {}
+    used: dict[str, set[Rung]] = {name: set() for name in free}
     left = limit
     while left > 0:
-        tier = choose(heads.frontier(lanes, without=used), view, now, steps=steps)
+        fronts = [(pool, heads.frontier(pool.lanes, without=used[pool.name])) for pool in pools if free.get(pool.name, 0) > 0]
+        tier = frozenset(head.flow for head in choose([head for _, front in fronts for head in front], view, now, steps=steps))
         if not tier:
             break
-        flows, waiting = heads.first(tier, left)
-        tiers.append(tuple(head.flow for head in flows))
-        used.update(rung_of(head) for head in tier)
-        left -= waiting
-    return Want(pool, tuple(tiers), limit) if tiers else None
+        served = [(pool, [head for head in front if head.flow in tier]) for pool, front in fronts]
+        for pool, mine in sorted((s for s in served if s[1]), key=lambda s: min(head.seq for head in s[1])):
+            room = min(free[pool.name], left)
+            used[pool.name].update(rung_of(head) for head in mine)
+            if room == 0:
+                continue
+            flows, waiting = heads.first(mine, room)
+            tiers.setdefault(pool.name, []).append(tuple(head.flow for head in flows))
+            taken = min(room, waiting)
+            free[pool.name] -= taken
+            left -= taken
+    return [Want(pool.name, tuple(tiers[pool.name]), min(pool.free, limit)) for pool in pools if pool.name in tiers]

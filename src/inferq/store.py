@@ -77,13 +77,22 @@ class Retention(msgspec.Struct, frozen=True):
     bytes: int | None = None
 
 
+class Grown(msgspec.Struct, frozen=True):
+    """A task's chunk log grew: `chunks` are the indexes `first` and on of an attempt. None: look at the log (it ended, or another
+    process wrote; an empty `task_id` then stands for any task)."""
+
+    task_id: str
+    attempt: int = 0
+    first: int = 0
+    chunks: Sequence[Chunk] | None = None
+
+
 class Change(msgspec.Struct):
     """What a commit changed, told to listeners on their event loop after it is durable. `own` is False for another process's."""
 
     heads: Sequence[Head] = ()
     events: Sequence[Event] = ()
-    streams: Sequence[str] = ()
-    """Ids of tasks whose chunk log grew."""
+    streams: Sequence[Grown] = ()
     paused: frozenset[str] | None = None
     """All paused scopes, when that set changed."""
     lost: bool = False

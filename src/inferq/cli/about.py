@@ -41,7 +41,7 @@ def version(app: App) -> None:
     if app.out.format in ("table", "wide"):
         app.out.write(version_text())
     else:
-        app.out.record(record, [Column(name.upper(), field(name)) for name in record], id="inferq")
+        app.out.record(record, [Column(name.upper(), field(name)) for name in record], key="inferq")
 
 
 @click.command(

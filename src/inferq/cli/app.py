@@ -53,9 +53,20 @@ class App:
             if self.url is not None:
                 arguments["store.url"] = self.url
             if self.ollama_host is not None:
-                arguments["backends.ollama.settings.base_url"] = self.ollama_host
-            self._loaded = load(self.config, directory=self.config_dir, arguments=arguments)
+                arguments["ollama_host"] = self.ollama_host
+            self._loaded = load(file=self.config or self._in_config_dir(), arguments=arguments)
         return self._loaded
+
+    def _in_config_dir(self) -> Path | None:
+        if self.config_dir is None:
+            return None
+        from inferq.config.files import FORERUNNER_NAMES, NAMES
+
+        directory = Path(self.config_dir)
+        found = next((directory / name for name in (*NAMES, *FORERUNNER_NAMES) if (directory / name).is_file()), None)
+        if found is None:
+            raise click.UsageError(f"--config-dir {directory} has no configuration file; expected one of {', '.join(NAMES)}")
+        return found
 
     @property
     def store_url(self) -> str:
@@ -117,12 +128,10 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
     from inferq.cli.groups import Option
 
     def option(*names: str, keep: str, **attrs: Any) -> Option:
-        return Option(
-            names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs
-        )
+        return Option(names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs)
 
     return [
-        option("--url", "--store", keep="url", metavar="URL", help="The store, such as sqlite:///abs/file.db (env INFERQ_URL)."),
+        option("--url", "--store", keep="url", metavar="URL", help="The store, sqlite:///absolute/file.db or a path (env INFERQ_URL)."),
         option("--config", keep="config", metavar="FILE", help="Configuration file (env INFERQ_CONFIG)."),
         option("--config-dir", keep="config_dir", metavar="DIR", help="Directory to look for a configuration file in."),
         option("--data-dir", keep="data_dir", metavar="DIR", help="Directory of the store's file, inferq.db."),

@@ -14,7 +14,7 @@ from inferq.cli.exits import Exit, together
 from inferq.cli.groups import Command
 from inferq.cli.output import Column, field, output_options, say
 from inferq.cli.params import PRIORITY
-from inferq.cli.records import TASK_FIELDS, ENDED_COLUMNS, level, task_record
+from inferq.cli.records import ENDED_COLUMNS, TASK_FIELDS, level, task_record
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -28,12 +28,12 @@ async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncQueue, s
     changed: list[str] = []
     async with app.queue() as queue:
 
-        async def one(id: str) -> None:
-            await act(queue, id)
-            changed.append(id)
+        async def one(task_id: str) -> None:
+            await act(queue, task_id)
+            changed.append(task_id)
 
         ends = await ids_.each(queue, ids, one)
-        records = [task_record(await queue.get(id)) for id in changed]
+        records = [task_record(await queue.get(task_id)) for task_id in changed]
     columns = [*ENDED_COLUMNS[:2], Column("PRIORITY", level)]
     app.out.records(records, columns)
     app.end(together(ends))
@@ -59,7 +59,7 @@ def cancel(app: App, ids: tuple[str, ...], reason: str) -> None:
     A waiting task ends at once; a running one too, and its call to the backend is closed. IDs may be unique prefixes;
     `-` reads them from standard input. An error with one does not stop the others.
     """
-    app.run(_change(app, ids, lambda queue, id: queue.cancel(id, reason=reason)))
+    app.run(_change(app, ids, lambda queue, task_id: queue.cancel(task_id, reason=reason)))
 
 
 @click.command(
@@ -80,7 +80,7 @@ def retry(app: App, ids: tuple[str, ...]) -> None:
     They wait with their first place in line and a fresh budget of retries. IDs may be unique prefixes; `-` reads them
     from standard input. An error with one does not stop the others.
     """
-    app.run(_change(app, ids, lambda queue, id: queue.retry(id)))
+    app.run(_change(app, ids, lambda queue, task_id: queue.retry(task_id)))
 
 
 class _PriorityCommand(Command):
@@ -115,7 +115,7 @@ def priority(app: App, ids: tuple[str, ...], level: int) -> None:
     LEVEL is low (1), normal (5), high (10), critical (15) or any integer; higher goes first. A running or ended task is
     refused. IDs may be unique prefixes; `-` reads them from standard input.
     """
-    app.run(_change(app, ids, lambda queue, id: queue.set_priority(id, level)))
+    app.run(_change(app, ids, lambda queue, task_id: queue.set_priority(task_id, level)))
 
 
 async def _switch(app: App, scope: str, *, paused: bool) -> None:

@@ -47,7 +47,7 @@ class Command(click.Command):
 
         attrs.setdefault("context_settings", CONTEXT)
         super().__init__(*args, **attrs)
-        self.examples = examples.strip().splitlines()
+        self.examples = [line.strip() for line in examples.strip().splitlines()]
         self.exits = (Exit.OK, *exits, Exit.USAGE)
         self.fields = fields
         taken = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
@@ -88,19 +88,21 @@ class Command(click.Command):
 class LazyGroup(click.Group):
     """A group that knows its verbs by name and imports one only when it is used; its help imports none."""
 
-    def __init__(
-        self, *args: Any, verbs: Mapping[str, Verb], aliases: Mapping[str, str] | None = None, **attrs: Any
-    ) -> None:
+    def __init__(self, *args: Any, verbs: Mapping[str, Verb], aliases: Mapping[str, str] | None = None, **attrs: Any) -> None:
+        from inferq.cli.app import global_options
+
         attrs.setdefault("context_settings", CONTEXT)
-        self.examples: list[str] = str(attrs.pop("examples", "")).strip().splitlines()
+        self.examples = [line.strip() for line in str(attrs.pop("examples", "")).strip().splitlines()]
         super().__init__(*args, **attrs)
+        if not self.params:
+            self.params += global_options(hidden=True)
         self.verbs = verbs
         self.aliases = aliases or {}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.verbs)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         verb = self.verbs.get(self.aliases.get(cmd_name, cmd_name))
         if verb is None:
             return None
@@ -108,9 +110,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         known = [*self.verbs, *self.aliases]
         if name not in known and not name.startswith("-"):
@@ -126,7 +126,7 @@ class LazyGroup(click.Group):
             with formatter.section("Examples"):
                 _write_lines(formatter, self.examples)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         sections: dict[str, list[tuple[str, str]]] = {}
         for name, verb in self.verbs.items():
             also = [alias for alias, target in self.aliases.items() if target == name]
@@ -139,7 +139,7 @@ class LazyGroup(click.Group):
 def _write_lines(formatter: click.HelpFormatter, lines: list[str]) -> None:
     # Examples are commands: wrapping would break them.
     for line in lines:
-        formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+        formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
 def _attach_json(params: list[click.Parameter], args: list[str]) -> list[str]:

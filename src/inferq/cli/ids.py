@@ -19,21 +19,19 @@ if TYPE_CHECKING:
 def given(ids: Sequence[str]) -> list[str]:
     """The ids of the command line, with `-` replaced by those on standard input; each once, in order."""
     found: list[str] = []
-    for id in ids:
-        found += stdin_text().split() if id == "-" else [id]
+    for task_id in ids:
+        found += stdin_text().split() if task_id == "-" else [task_id]
     if not found:
         raise click.UsageError("no ids came on standard input; give at least one")
     return list(dict.fromkeys(found))
 
 
-async def each(
-    queue: AsyncQueue, ids: Sequence[str], act: Callable[[str], Awaitable[None]]
-) -> list[Exit]:
+async def each(queue: AsyncQueue, ids: Sequence[str], act: Callable[[str], Awaitable[None]]) -> list[Exit]:
     """Do it for each id; an error is one line on stderr and does not stop the others. Returns how each ended."""
     ends: list[Exit] = []
-    for id in ids:
+    for task_id in ids:
         try:
-            await act(await queue.resolve(id))
+            await act(await queue.resolve(task_id))
         except InferqError as error:
             if len(ids) == 1:
                 raise

@@ -43,7 +43,7 @@ def warn(text: str) -> None:
 
 
 def stdin_is_terminal() -> bool:
-    return click.get_text_stream("stdin").isatty()
+    return sys.stdin.isatty()
 
 
 def stdout_is_terminal() -> bool:
@@ -100,10 +100,10 @@ class Output:
             return self.piped_default
         return self.default
 
-    def choose(self, format: str, *, by: str) -> None:
-        if self.chosen is not None and self.chosen != format:
+    def choose(self, wanted: str, *, by: str) -> None:
+        if self.chosen is not None and self.chosen != wanted:
             raise click.UsageError(f"{by} contradicts -o {self.chosen}: give one of them")
-        self.chosen = format
+        self.chosen = wanted
 
     def write(self, text: str, *, end: str = "\n") -> None:
         """Text of a model or of a user: as it is into a pipe, made harmless for a terminal."""
@@ -114,14 +114,16 @@ class Output:
         stream.flush()
 
     def json(self, value: Any) -> None:
-        """One JSON value: indented on a terminal, one line otherwise."""
+        """One JSON value: indented on a terminal, one line otherwise; of an object, the chosen fields."""
+        if isinstance(value, Mapping):
+            value = self._picked(value)
         self.write(_json(value, pretty=stdout_is_terminal() and self.format != "jsonl"))
 
-    def records(self, records: Iterable[Record], columns: Sequence[Column], *, id: str = "id") -> None:
+    def records(self, records: Iterable[Record], columns: Sequence[Column], *, key: str = "id") -> None:
         """Several records in the chosen format."""
         if self.format == "id":
             for record in records:
-                self.write(cell(record.get(id)))
+                self.write(cell(record.get(key)))
         elif self.format == "json":
             self.json([self._picked(record) for record in records])
         elif self.format == "jsonl":
@@ -133,15 +135,15 @@ class Output:
             wanted = [column for column in columns if self.format == "wide" or not column.wide]
             _table(list(records), wanted)
 
-    def record(self, record: Record, columns: Sequence[Column], *, id: str = "id") -> None:
+    def record(self, record: Record, columns: Sequence[Column], *, key: str = "id") -> None:
         """One record in the chosen format; as a table it stands upright, a line a column."""
         if self.format == "json":
-            self.json(self._picked(record))
+            self.json(record)
         elif self.format in ("table", "wide"):
             wanted = [column for column in columns if self.format == "wide" or not column.wide]
             self.pairs([(column.title, _shown_cell(column, record)) for column in wanted])
         else:
-            self.records([record], columns, id=id)
+            self.records([record], columns, key=key)
 
     def pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Names and values, a line each; without a value the line is left out."""
@@ -249,9 +251,9 @@ def output_options(
         section: dict[str, Any] = {"cls": Option, "section": "Output options", "expose_value": False}
         if ids:
             command = click.option("-q", "--quiet", is_flag=True, callback=on_quiet, help="Print ids only.", **section)(command)
-        command = click.option(
-            "--json", metavar="[=FIELD,...]", callback=on_json, help="JSON: all fields, or only these.", **section
-        )(command)
+        command = click.option("--json", metavar="[=FIELD,...]", callback=on_json, help="JSON: all fields, or only these.", **section)(
+            command
+        )
         return click.option(
             "-o",
             "--output",

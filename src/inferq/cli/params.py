@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
 T = TypeVar("T")
 
+if TYPE_CHECKING:
+    _Base = click.ParamType[Any]  # generic for the type checker only: older click cannot subscript it
+else:
+    _Base = click.ParamType
 
-class Parsed(click.ParamType, Generic[T]):
+
+class Parsed(_Base, Generic[T]):
     """A parameter type from a function that raises ValueError with what was expected and what came."""
 
     def __init__(self, name: str, read: Callable[[str], T]) -> None:
@@ -170,7 +176,7 @@ def joined(lists: Sequence[Sequence[T]]) -> tuple[T, ...]:
 
 def stdin_text() -> str:
     """All of standard input as UTF-8 text; bytes that are not become U+FFFD."""
-    return click.get_binary_stream("stdin").read().decode("utf-8", "replace")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
 def written_or_piped(words: Sequence[str], *, what: str) -> str | None:
@@ -203,7 +209,7 @@ def json_file(path: str) -> Any:
     import msgspec
 
     name = "standard input" if path == "-" else path
-    data = click.get_binary_stream("stdin").read() if path == "-" else _bytes_of(path)
+    data = sys.stdin.buffer.read() if path == "-" else _bytes_of(path)
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:

@@ -75,24 +75,26 @@ def _from_tree(data: Mapping[Any, Any], source: Any, base: Path, problems: list[
 
 def _leaves(data: Mapping[Any, Any], prefix: Path_, source: Any, problems: list[str]) -> Iterator[tuple[Path_, Any]]:
     for name, value in data.items():
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             problems.append(f"{source((*prefix, str(name)))}: expected a text as key, got {name!r}; put it in quotes")
             continue
         path = (*prefix, name)
         if path == ("backends",):
             value = _named(value, source, problems)
-        if prefix == ("backends",) and not _BACKEND_NAME.fullmatch(name):
-            problems.append(
-                f"{source(path)}: expected a backend's name of letters, digits, '-' and single '_', got {name!r}"
-            )
+        if prefix == ("backends",) and not _is_name(name):
+            problems.append(f"{source(path)}: a backend's name is letters, digits, '-' and single '_', got {name!r}")
+        elif prefix == ("backends",) and not value:
+            problems.append(f"{source(path)}: nothing is said about the backend {name!r}; give it an executor")
         elif isinstance(value, Mapping) and (_opens(path) or value):
             yield from _leaves(value, path, source, problems)
         elif _opens(path) and value is not None:
-            problems.append(
-                f"{source(path)}: expected {'.'.join(path)} to be a group of settings, got {quoted(path, value)}"
-            )
+            problems.append(f"{source(path)}: expected {'.'.join(path)} to be a group of settings, got {quoted(path, value)}")
         elif not _opens(path):
             yield path, value
+
+
+def _is_name(text: str) -> bool:
+    return _BACKEND_NAME.fullmatch(text) is not None
 
 
 def _opens(path: Path_) -> bool:
@@ -144,7 +146,7 @@ def from_environment(env: Mapping[str, str], base: Path, known: set[str], proble
             continue
         if path[-1].endswith("_file") and looks_secret(path[-1].removesuffix("_file")):
             path, text = (*path[:-1], path[-1].removesuffix("_file")), f"file:{text}"
-        if lookup(path) is None or path[2:] == ("settings",):
+        if lookup(path) is None or path[2:] == ("settings",) or (path[0] == "backends" and not _is_name(path[1])):
             problems.append(f"{name}: {unknown(path, environment=True)}")
             continue
         entries.append(Entry(path, text, Source("environment", name), base))
@@ -160,6 +162,16 @@ def _variable_path(name: str, backends: Mapping[str, str]) -> Path_ | None:
     return tuple(parts)
 
 
+def colliding(names: list[str]) -> list[str]:
+    """Complaints about backends whose names no variable could tell apart."""
+    first: dict[str, str] = {}
+    return [
+        f"the backends {first[_folded(name)]!r} and {name!r} have the same variables; rename one of them"
+        for name in names
+        if first.setdefault(_folded(name), name) != name
+    ]
+
+
 def _folded(name: str) -> str:
     return name.lower().replace("-", "_")
 
@@ -170,9 +182,7 @@ def _misspelt(name: str) -> list[str]:
     if meant:
         return [f"{name}: unknown variable; groups are joined by two underscores: {meant}"]
     if name.removeprefix(PREFIX).lower() in _SECTIONS:
-        return [
-            f"{name}: names a group of settings; name one of them, such as {next(k.env for k in keys() if k.env.startswith(name))}"
-        ]
+        return [f"{name}: names a group of settings; name one of them, such as {next(k.env for k in keys() if k.env.startswith(name))}"]
     if "__" in name:
         near = _nearest(name, [key.env for key in keys()])
         return [f"{name}: unknown variable{f'; did you mean {near}?' if near else ''}"]
@@ -192,14 +202,14 @@ def unknown(path: Path_, *, environment: bool = False) -> str:
         return "names a group; add the executor's setting, as in INFERQ_BACKENDS__NAME__SETTINGS__BASE_URL"
     own = [key.name.replace("*", path[1] if path[0] == "backends" and len(path) > 1 else "NAME") for key in keys()]
     near = _nearest(name, own if environment else [*own, *legacy.names()])
+    if near is None and (group := _nearest(path[0], sorted(_SECTIONS))) and group != path[0]:
+        return f"the key {name!r} is not known; did you mean the group {group!r}?"
     if near is None:
         near = next((key for key in own if key.rpartition(".")[2] == path[-1]), None)
     beside = [key for key in own if key.rpartition(".")[0] == name.rpartition(".")[0]]
     if near:
         return f"the key {name!r} is not known; did you mean {near!r}?"
-    return f"the key {name!r} is not known; " + (
-        f"known here: {', '.join(beside)}" if beside else "`docs/configuration.md` lists all keys"
-    )
+    return f"the key {name!r} is not known; " + (f"known here: {', '.join(beside)}" if beside else "`docs/configuration.md` lists all keys")
 
 
 def _nearest(name: str, candidates: list[str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from inferq.config import legacy
+from inferq.config import legacy, references
 from inferq.errors import ConfigError
 
 NAMES: Final = ("inferq.toml", "inferq.yaml", "inferq.yml", "inferq.json")
@@ -55,9 +55,7 @@ class Document(msgspec.Struct, frozen=True):
         """The line (from 1) that sets this key, when exactly one could be it."""
         name = re.escape(key)
         setting = re.compile(rf"""(?:^|[\s{{,.\["'])["']?{name}["']?\s*[=:\].]""")
-        lines = [
-            number for number, line in enumerate(self.text.splitlines(), 1) if setting.search(line.split("#", 1)[0])
-        ]
+        lines = [number for number, line in enumerate(self.text.splitlines(), 1) if setting.search(line.split("#", 1)[0])]
         return lines[0] if len(lines) == 1 else None
 
 
@@ -67,11 +65,9 @@ def gather(file: str | Path | None, places: Places, notes: list[str], *, search:
     `notes` receives a line for each file that was found and left aside. Raises ConfigError.
     """
     if file is not None:
-        path = Path(os.path.normpath(places.cwd / Path(file).expanduser()))
+        path = references.place(str(file), base=places.cwd, home=places.home)
         if not path.exists():
-            raise ConfigError(
-                f"the configuration file {path} does not exist; check the path given by --config or INFERQ_CONFIG"
-            )
+            raise ConfigError(f"the configuration file {path} does not exist; check the path given by --config or INFERQ_CONFIG")
         return [read(path)]
     if not search:
         return []
@@ -82,9 +78,7 @@ def gather(file: str | Path | None, places: Places, notes: list[str], *, search:
 
 
 def _first_in(directories: tuple[Path, ...]) -> Document | None:
-    path = next(
-        (directory / name for directory in directories for name in NAMES if os.path.isfile(directory / name)), None
-    )
+    path = next((directory / name for directory in directories for name in NAMES if os.path.isfile(directory / name)), None)
     return read(path) if path else None
 
 
@@ -101,12 +95,8 @@ def _nearest(places: Places, notes: list[str]) -> Document | None:
             )
             continue
         if len(present) > 1:
-            notes.append(
-                f"{', '.join(path.name for path in present[1:])} in {directory} not read: {present[0].name} comes first"
-            )
-        document = (
-            read(present[0]) if present else _project(directory / "pyproject.toml", notes, own=directory == places.cwd)
-        )
+            notes.append(f"{', '.join(path.name for path in present[1:])} in {directory} not read: {present[0].name} comes first")
+        document = read(present[0]) if present else _project(directory / "pyproject.toml", notes, own=directory == places.cwd)
         if document is None and directory == places.cwd:
             document = _forerunners(directory, notes)
         if document is not None:
@@ -201,9 +191,7 @@ def _decode(path: Path, text: str) -> Any:
             try:
                 return json.loads(text, object_pairs_hook=_unique_pairs) if text.strip() else {}
             except json.JSONDecodeError as error:
-                raise ConfigError(
-                    f"{path}:{error.lineno} is not valid JSON: {error.msg} (column {error.colno})"
-                ) from None
+                raise ConfigError(f"{path}:{error.lineno} is not valid JSON: {error.msg} (column {error.colno})") from None
             except ValueError as error:
                 raise ConfigError(f"{path}: {error}") from None
         case _:

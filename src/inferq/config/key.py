@@ -64,9 +64,7 @@ class Key(msgspec.Struct, frozen=True):
             "mapping": "a group of settings",
         }
         limits = " and ".join(
-            f"{word} {limit:g}" if limit < 1e6 else f"{word} {limit:,.0f}"
-            for word, limit in self.bounds
-            if limit < 2**53
+            f"{word} {limit:g}" if limit < 1e6 else f"{word} {limit:,.0f}" for word, limit in self.bounds if limit < 2**53
         )
         return words[self.kind] + (f" {limits}" if limits else "") + (" or none" if self.optional else "")
 
@@ -111,12 +109,7 @@ def _read(section: type[Section], prefix: Path_) -> list[Key]:
 def _key(field: msgspec.structs.FieldInfo, path: Path_) -> Key:
     base, metas, optional = _unwrap(field.type)
     unit = next((meta.extra["unit"] for meta in metas if meta.extra), "")
-    bounds = [
-        (word, getattr(meta, name))
-        for meta in metas
-        for name, word in _BOUNDS.items()
-        if getattr(meta, name) is not None
-    ]
+    bounds = [(word, getattr(meta, name)) for meta in metas for name, word in _BOUNDS.items() if getattr(meta, name) is not None]
     default = field.default if field.default is not msgspec.NODEFAULT else None
     return Key(
         path=path,
@@ -192,9 +185,7 @@ def _parse(key: Key, value: Any, *, from_text: bool) -> Any:
             number = float(text) if text is not None and from_text else value
             return number if isinstance(number, int | float) and math.isfinite(number) else _wrong()
         case "list" if text is not None and from_text:
-            return (
-                json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
-            )
+            return json.loads(text) if text.startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
         case "text" | "path" | "store url":
             return value if text and "\0" not in text else _wrong()
         case _:
@@ -223,9 +214,13 @@ def free_value(path: Path_, text: str) -> Any:
     if any(looks_secret(part) for part in path[3:]) or not re.match(r'[-\d\["{tfn]', text):
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_not_json)
+    except (ValueError, RecursionError):
         return text
+
+
+def _not_json(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def quoted(path: Path_, value: Any) -> str:

@@ -149,9 +149,7 @@ RETENTION_AGES: Final = tuple(("store", "retention", state, "age") for state in 
 _RETIRED: Final = {
     "remote_scheduling": 'write each endpoint as a backend: [backends.NAME] with executor = "openai" and settings.base_url',
 }
-_DISTINCT_FLAT: Final = frozenset(
-    {"ollama_host", "ollama_timeout", "max_completed_tasks", "scheduling_interval", "retry_config"}
-)
+_DISTINCT_FLAT: Final = frozenset({"ollama_host", "ollama_timeout", "max_completed_tasks", "scheduling_interval", "retry_config"})
 _FLAT: Final = {row.flat: row for row in TABLE if row.flat}
 _NESTED: Final = {name: row for row in TABLE for name in row.nested}
 _GROUPS: Final = frozenset(group for group, _ in _NESTED)
@@ -185,9 +183,7 @@ def recognisable(data: Mapping[str, Any]) -> bool:
         return True
     if sum(name in data for name in _FLAT) >= 2:
         return True
-    groups = (
-        (group, data[group]) for group in ("ollama", "queue", "scheduler") if isinstance(data.get(group), Mapping)
-    )
+    groups = ((group, data[group]) for group in ("ollama", "queue", "scheduler") if isinstance(data.get(group), Mapping))
     return any((group, name) in _NESTED for group, inside in groups for name in inside)
 
 

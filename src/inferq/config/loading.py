@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,9 +61,9 @@ def load(
 ) -> Loaded:
     """Read the configuration.
 
-    `file` (else the variable INFERQ_CONFIG) is read alone and must exist; otherwise system, user and nearest project file are merged,
-    unless `search` is off. `arguments` are `{"worker.slots": 8}` or nested; None among them means not given. `env` and `places`
-    default to this process's own. Raises ConfigError that lists every mistake with its source.
+    `file` (else the variable INFERQ_CONFIG) is read alone and must exist; otherwise system, user and nearest project file
+    are merged, unless `search` is off. `arguments` are `{"worker.slots": 8}` or nested; None among them means not given.
+    `env` and `places` default to this process's own. Raises ConfigError that lists every mistake with its source.
     """
     env = os.environ if env is None else env
     places = places or Places.here()
@@ -79,21 +79,15 @@ def load(
     everything = [*written, *foreign, *own, *given]
 
     present = _present([*written, *own, *given])
-    ranked = [
-        entry
-        for entry in [*legacy.implied(everything), *everything]
-        if entry.path[0] != "backends" or entry.path[1] in present
-    ]
-    merged = _Resolver(env, places, problems).merge(ranked)
+    problems += entries.colliding(present)
+    ranked = [entry for entry in [*legacy.implied(everything), *everything] if entry.path[0] != "backends" or entry.path[1] in present]
+    values = _Resolver(env, places, problems).merge(_defaults(places, present), ranked)
+    _refuse(problems)
+    settings = _build(_fitting(values), present, problems)
     _refuse(problems)
 
-    values = _defaults(places, present) | merged
-    settings = _build(values, present, problems)
-    _refuse(problems)
-
-    return Loaded(
-        settings, _sources(settings, values), tuple(document.path for document in reversed(documents)), tuple(notes)
-    )
+    read = tuple(document.path for document in reversed(documents))
+    return Loaded(settings, _sources(settings, values), read, tuple(notes))
 
 
 def _refuse(problems: list[str]) -> None:
@@ -125,8 +119,8 @@ class _Resolver:
         self._places = places
         self._problems = problems
 
-    def merge(self, ranked: list[Entry]) -> dict[Path_, _Value]:
-        values: dict[Path_, _Value] = {}
+    def merge(self, values: dict[Path_, _Value], ranked: list[Entry]) -> dict[Path_, _Value]:
+        values = dict(values)
         for entry in ranked:
             key = lookup(entry.path)
             if key is None:
@@ -139,6 +133,8 @@ class _Resolver:
             for other in [other for other in values if _contains(other, entry.path) or _contains(entry.path, other)]:
                 del values[other]
             values[entry.path] = _Value(value, entry.source)
+            if entry.path == ("store", "data_dir") and _layer(values["store", "url"].source) != _layer(entry.source):
+                values["store", "url"] = _Value("", DEFAULT)
         return values
 
     def _typed(self, key: Key, entry: Entry) -> Any:
@@ -157,19 +153,18 @@ class _Resolver:
 
     def _free(self, entry: Entry) -> Any:
         value = entry.value
-        if entry.convert is not None and isinstance(value, str):
-            value = _converted(lookup(entry.path), entry, self._expand(value, entry).text)
         secret = any(looks_secret(part) for part in entry.path[3:])
-        if isinstance(value, str):
-            expanded = self._expand(value, entry)
-            if secret or expanded.secret or has_password(expanded.text):
-                return Secret(expanded.text, value if expanded.referred else None)
-            return (
-                free_value(entry.path, expanded.text)
-                if entry.source.kind == "environment" and entry.convert is None
-                else expanded.text
-            )
-        return self._json(value, entry, secret=secret)
+        expanded = self._expand(value, entry) if isinstance(value, str) else None
+        if entry.convert is not None:
+            value = _converted(None, entry, expanded.text if expanded else value)
+            expanded = references.Expanded(value, secret=expanded.secret if expanded else False)
+        if expanded is None:
+            return self._json(value, entry, secret=secret)
+        if secret or expanded.secret or has_password(expanded.text):
+            return Secret(expanded.text, value if expanded.referred else None)
+        if entry.source.kind == "environment" and entry.convert is None:
+            return free_value(entry.path, expanded.text)
+        return expanded.text
 
     def _json(self, value: Any, entry: Entry, *, secret: bool) -> Any:
         """A value inside an executor's settings: JSON only; texts in lists are expanded and masked like others."""
@@ -183,11 +178,8 @@ class _Resolver:
             case list() | tuple():
                 return [self._json(item, entry, secret=secret) for item in value]
             case dict():
-                return {
-                    str(name): self._json(item, entry, secret=secret or looks_secret(str(name)))
-                    for name, item in value.items()
-                }
-            case datetime.date() | datetime.time():
+                return {str(name): self._json(item, entry, secret=secret or looks_secret(str(name))) for name, item in value.items()}
+            case date() | time():
                 return value.isoformat()
             case _:
                 raise ValueError(f"expected a JSON value, got a {type(value).__name__}")
@@ -197,13 +189,19 @@ class _Resolver:
 
 
 def _converted(key: Key | None, entry: Entry, value: Any) -> Any:
+    """What a forerunner's value means here. Raises ValueError with what was expected and what came."""
     if entry.convert is None:
         return value
     try:
         return entry.convert(value)
-    except ValueError as error:
-        expected = f"expected {key.expected}" if key is not None and key.kind != "mapping" else str(error)
+    except (ValueError, OverflowError) as error:
+        expected = f"expected {key.expected}" if key is not None else str(error)
         raise ValueError(f"{expected}, got {quoted(entry.path, value)}") from None
+
+
+def _layer(source: Source) -> tuple[str, str]:
+    """Where something was said, to tell what was said together: a directory overrides a url from a place that ranks lower."""
+    return source.kind, source.name if source.kind == "file" else ""
 
 
 def _contains(outer: Path_, inner: Path_) -> bool:
@@ -218,11 +216,7 @@ def _store_url(text: str, base: Path, home: Path) -> str:
     if mark and scheme != "sqlite":
         return text
     path = rest if mark else text
-    return (
-        f"sqlite://{path}"
-        if path.startswith(":memory:")
-        else f"sqlite://{references.place(path, base=base, home=home)}"
-    )
+    return f"sqlite://{path}" if path.startswith(":memory:") else f"sqlite://{references.place(path, base=base, home=home)}"
 
 
 # ── the tree ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -234,27 +228,42 @@ def _defaults(places: Places, present: list[str]) -> dict[Path_, _Value]:
     for backend in DEFAULT_BACKENDS:
         if backend.name in present:
             made["backends", backend.name, "executor"] = _Value(backend.executor, DEFAULT)
-            made |= {
-                ("backends", backend.name, "settings", name): _Value(value, DEFAULT)
-                for name, value in backend.settings.items()
-            }
+            made |= {("backends", backend.name, "settings", name): _Value(value, DEFAULT) for name, value in backend.settings.items()}
     return made
+
+
+def _fitting(values: dict[Path_, _Value]) -> dict[Path_, _Value]:
+    """Without a built-in backend's default settings where another executor was put under its name."""
+    foreign = {
+        backend.name
+        for backend in DEFAULT_BACKENDS
+        if (found := values.get(("backends", backend.name, "executor"))) and found.value != backend.executor
+    }
+    return {
+        path: found
+        for path, found in values.items()
+        if not (path[0] == "backends" and path[1] in foreign and path[2] == "settings" and found.source == DEFAULT)
+    }
 
 
 def _build(values: dict[Path_, _Value], present: list[str], problems: list[str]) -> Settings:
     def section(*prefix: str) -> dict[str, Any]:
         size = len(prefix)
-        return {
-            path[size]: found.value for path, found in values.items() if path[:size] == prefix and len(path) == size + 1
-        }
+        return {path[size]: found.value for path, found in values.items() if path[:size] == prefix and len(path) == size + 1}
 
-    retention = {
-        state: StateRetention(**section("store", "retention", state)) for state in ("completed", "failed", "cancelled")
-    }
+    def kept(state: str) -> StateRetention:
+        return StateRetention(**section("store", "retention", state))
+
+    retention = RetentionSettings(
+        completed=kept("completed"),
+        failed=kept("failed"),
+        cancelled=kept("cancelled"),
+        **section("store", "retention"),
+    )
     store = section("store")
     store["url"] = store["url"] or default_url(store["data_dir"])
     return Settings(
-        store=StoreSettings(**store, retention=RetentionSettings(**section("store", "retention"), **retention)),
+        store=StoreSettings(**store, retention=retention),
         worker=WorkerSettings(**section("worker")),
         retry=RetrySettings(**section("retry")),
         backends=tuple(_backend(name, section("backends", name), values, problems) for name in present),
@@ -273,9 +282,7 @@ def _backend(name: str, fields: dict[str, Any], values: dict[Path_, _Value], pro
             inside[path[-1]] = found.value
     if not fields.get("executor"):
         known = ", ".join(sorted(_BUILT_IN))
-        problems.append(
-            f"backends.{name}: executor is missing; say which one speaks to it ({known}, or a plugin's name)"
-        )
+        problems.append(f"backends.{name}: executor is missing; expected one of {known}, or a plugin's name")
     return BackendSettings(**{"name": name, "executor": "", **fields, "settings": tree})
 
 
@@ -303,8 +310,5 @@ def _flatten(settings: Settings) -> dict[str, Any]:
         return found
 
     plain = msgspec.structs.asdict(settings)
-    backends = {
-        backend.name: {k: v for k, v in msgspec.structs.asdict(backend).items() if k != "name"}
-        for backend in settings.backends
-    }
+    backends = {backend.name: {k: v for k, v in msgspec.structs.asdict(backend).items() if k != "name"} for backend in settings.backends}
     return walk(plain | {"backends": backends}, "")

@@ -65,7 +65,9 @@ def _default(key: Key) -> str:
         return "empty"
     if value is None:
         return "none"
-    return f"`{value:g}`" if isinstance(value, float) and value < 100_000 else f"`{value:.0f}`" if isinstance(value, float) else f"`{value}`"
+    return (
+        f"`{value:g}`" if isinstance(value, float) and value < 100_000 else f"`{value:.0f}`" if isinstance(value, float) else f"`{value}`"
+    )
 
 
 if __name__ == "__main__":

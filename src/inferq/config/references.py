@@ -46,9 +46,7 @@ def expand(text: str, *, env: Mapping[str, str], base: Path, home: Path) -> Expa
         names.append(name)
         value = env.get(name) or otherwise
         if value is None:
-            raise ConfigError(
-                f"refers to ${{{name}}}, but that variable is not set; set it or write ${{{name}:-otherwise}}"
-            )
+            raise ConfigError(f"refers to ${{{name}}}, but that variable is not set; set it or write ${{{name}:-otherwise}}")
         return value
 
     made = _VARIABLE.sub(resolve, text)

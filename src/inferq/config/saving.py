@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from inferq.config import files, references
 from inferq.config.secret import Secret, has_password
 from inferq.config.settings import DEFAULT_BACKENDS, BackendSettings, Section, Settings, default_url
@@ -28,38 +26,37 @@ def save(settings: Settings, path: str | Path) -> list[str]:
     target = Path(os.path.realpath(path))
     left_out: list[str] = []
     tree = _difference(settings, left_out)
-    text = _encode(tree, target)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        text = _encode(tree, target).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"cannot write {target}: a setting holds characters that are not valid Unicode text") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, target)
-    except UnicodeEncodeError:
-        beside.unlink(missing_ok=True)
-        raise ConfigError(
-            f"cannot write {target}: a setting holds characters that are not valid Unicode text"
-        ) from None
+        _replace(target, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {target}: {error.strerror}") from None
     return left_out
 
 
+def _replace(target: Path, text: bytes) -> None:
+    """A reader sees the old file or the new one, never half of it."""
+    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(text)
+        os.replace(beside, target)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
 def _difference(settings: Settings, left_out: list[str]) -> dict[str, Any]:
-    tree = {
-        name: inside
-        for name in ("store", "worker", "retry", "log")
-        if (inside := _changed(getattr(settings, name), getattr(_DEFAULTS(), name)))
-    }
-    if settings.store.url == default_url(settings.store.data_dir) and "store" in tree:
+    default = Settings()
+    tree = {name: _changed(getattr(settings, name), getattr(default, name)) for name in ("store", "worker", "retry", "log")}
+    if settings.store.url == default_url(settings.store.data_dir):
         tree["store"].pop("url", None)
     if settings.backends != DEFAULT_BACKENDS:
         tree["backends"] = {backend.name: _whole(backend, left_out) for backend in settings.backends}
     return {name: inside for name, inside in tree.items() if inside}
-
-
-def _DEFAULTS() -> Settings:  # noqa: N802 - a constant that depends on the platform
-    return Settings()
 
 
 def _changed(section: Section, default: Section) -> dict[str, Any]:
@@ -113,21 +110,17 @@ def _without_secrets(value: Any, path: str, left_out: list[str]) -> Any:
 def _encode(tree: dict[str, Any], path: Path) -> str:
     match path.suffix.lower():
         case ".toml" if path.name == "pyproject.toml":
-            raise ConfigError(
-                f"cannot write into {path}: it belongs to other tools too; write an inferq.toml beside it"
-            )
+            raise ConfigError(f"cannot write into {path}: it belongs to other tools too; write an inferq.toml beside it")
         case ".toml":
             return "\n".join(_toml(tree, ())).strip() + "\n"
         case ".yaml" | ".yml":
             import yaml
 
-            return yaml.safe_dump(msgspec.to_builtins(tree), sort_keys=False, allow_unicode=True)
+            return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         case ".json":
             return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
         case _:
-            raise ConfigError(
-                f"cannot tell the format of {path}: expected a name that ends in {', '.join(files.SUFFIXES)}"
-            )
+            raise ConfigError(f"cannot tell the format of {path}: expected a name that ends in {', '.join(files.SUFFIXES)}")
 
 
 def _toml(table: dict[str, Any], prefix: tuple[str, ...]) -> list[str]:
@@ -162,8 +155,6 @@ def _toml_value(value: Any, path: tuple[str, ...]) -> str:
         case str():
             return _toml_text(value)
         case dict():
-            return (
-                "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(item, path)}" for name, item in value.items()) + "}"
-            )
+            return "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(item, path)}" for name, item in value.items()) + "}"
         case _:
             return "[" + ", ".join(_toml_value(item, path) for item in value) + "]"

@@ -48,9 +48,7 @@ class StateRetention(Section, frozen=True):
 
     age: Annotated[Seconds | None, Meta(description="Tasks that ended longer ago are removed.")] = 7 * 86_400.0
     count: Annotated[Tasks | None, Meta(description="Of more tasks than this, the oldest are removed.")] = None
-    bytes: Annotated[
-        Bytes | None, Meta(description="Of more payload and result than this, the oldest are removed.")
-    ] = None
+    bytes: Annotated[Bytes | None, Meta(description="Of more payload and result than this, the oldest are removed.")] = None
 
 
 class RetentionSettings(Section, frozen=True):
@@ -59,21 +57,17 @@ class RetentionSettings(Section, frozen=True):
     completed: StateRetention = StateRetention()
     failed: StateRetention = StateRetention()
     cancelled: StateRetention = StateRetention()
-    chunk_age: Annotated[
-        Seconds, Meta(description="Stream logs of tasks that ended longer ago are removed; results stay.")
-    ] = 86_400.0
+    chunk_age: Annotated[Seconds, Meta(description="Stream logs of tasks that ended longer ago are removed; results stay.")] = 86_400.0
     event_age: Annotated[Seconds, Meta(description="Older events are removed from the event log.")] = 7 * 86_400.0
 
 
 class StoreSettings(Section, frozen=True):
     """Where truth is kept, how durably, how much of it."""
 
-    data_dir: Annotated[PathText, Meta(description="Directory of the store's file when `store.url` is not set.")] = (
-        msgspec.field(default_factory=default_data_dir)
+    data_dir: Annotated[PathText, Meta(description="Directory of the store's file, unless `store.url` is set as well, there or in a place that ranks higher.")] = msgspec.field(
+        default_factory=default_data_dir
     )
-    url: Annotated[
-        StoreUrl, Meta(description="The store: `sqlite:///absolute/file.db`, `sqlite://:memory:` or a file's path.")
-    ] = ""
+    url: Annotated[StoreUrl, Meta(description="The store: `sqlite:///absolute/file.db`, `sqlite://:memory:` or a file's path.")] = ""
     durability: Annotated[
         Literal["full", "normal"],
         Meta(description="What a returned submit survives: `full` a power cut, `normal` a crash of the process."),
@@ -82,12 +76,8 @@ class StoreSettings(Section, frozen=True):
         Annotated[int, Meta(ge=1, le=MAX_PAYLOAD_BOUND, extra={"unit": "bytes"})],
         Meta(description="A submission whose encoded payload is larger is refused."),
     ] = 16_000_000
-    max_queue_size: Annotated[
-        Tasks | None, Meta(description="With this many tasks waiting, a submit is refused (`queue_full`).")
-    ] = None
-    prune_interval: Annotated[
-        Seconds, Meta(description="Time between two removals of what retention does not keep.")
-    ] = 60.0
+    max_queue_size: Annotated[Tasks | None, Meta(description="With this many tasks waiting, a submit is refused (`queue_full`).")] = None
+    prune_interval: Annotated[Seconds, Meta(description="Time between two removals of what retention does not keep.")] = 60.0
     retention: RetentionSettings = RetentionSettings()
 
     def __post_init__(self) -> None:
@@ -101,23 +91,19 @@ class WorkerSettings(Section, frozen=True):
     slots: Annotated[Slots, Meta(description="Tasks that one worker runs at the same time.")] = 4
     lease: Annotated[Seconds, Meta(description="A worker that is silent for longer loses its claims.")] = 30.0
     timeout: Annotated[Seconds | None, Meta(description="Limit of one attempt, for tasks that set none.")] = 600.0
-    idle_timeout: Annotated[
-        Seconds | None, Meta(description="Limit of the silence between two chunks, for tasks that set none.")
-    ] = 120.0
+    idle_timeout: Annotated[Seconds | None, Meta(description="Limit of the silence between two chunks, for tasks that set none.")] = 120.0
     shutdown_grace: Annotated[
         Annotated[float, Meta(ge=0, le=_YEARS_10, extra={"unit": "seconds"})],
         Meta(description="Time that running tasks get to finish when the worker stops; then they are handed back."),
     ] = 30.0
-    rescue_interval: Annotated[
-        Seconds, Meta(description="Time between two searches for claims of workers that died.")
-    ] = 10.0
+    rescue_interval: Annotated[Seconds, Meta(description="Time between two searches for claims of workers that died.")] = 10.0
     lost_limit: Annotated[
         Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "attempts"})],
         Meta(description="A task that vanished with its worker this often fails as `lost`."),
     ] = 3
-    poll_interval: Annotated[
-        Seconds, Meta(description="Fallback: look for work at least this often although nothing woke the worker.")
-    ] = 1.0
+    poll_interval: Annotated[Seconds, Meta(description="Fallback: look for work at least this often although nothing woke the worker.")] = (
+        1.0
+    )
     claim_batch: Annotated[Slots, Meta(description="At most this many tasks are claimed in one step.")] = 100
 
 
@@ -140,12 +126,8 @@ class BackendSettings(Section, frozen=True):
     """A place where tasks run. `settings` goes to the executor as it is; secrets in it are `Secret` values until `opened()`."""
 
     name: str
-    executor: Annotated[
-        str, Meta(description="Which executor speaks to it: `ollama`, `openai`, `script`... or a plugin's name.")
-    ]
-    slots: Annotated[
-        Slots | None, Meta(description="Tasks that run on it at the same time; none: as many as the worker runs.")
-    ] = None
+    executor: Annotated[str, Meta(description="Which executor speaks to it: `ollama`, `openai`, `script`... or a plugin's name.")]
+    slots: Annotated[Slots | None, Meta(description="Tasks that run on it at the same time; none: as many as the worker runs.")] = None
     models: Annotated[tuple[str, ...], Meta(description="Models that it serves; empty: any.")] = ()
     settings: Annotated[
         dict[str, Any],
@@ -164,9 +146,7 @@ class BackendSettings(Section, frozen=True):
 class LogSettings(Section, frozen=True):
     """What is logged, where to and in which form."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is written.")
-    ] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="The least level that is written.")] = "info"
     file: Annotated[PathText | None, Meta(description="File that the log is appended to; none: standard error.")] = None
     format: Annotated[
         Literal["auto", "json", "text"],

@@ -129,6 +129,12 @@ class AddContract(ContractBase):
         assert all(isinstance(error, DuplicateKey) for error in got[3:6])
         assert (await here.store.counts()).states.get("pending") == 7
 
+    async def test_a_question_that_cannot_be_asked_does_not_harm_an_add_beside_it(self, here: Peer) -> None:
+        task = new_task()
+        got = await asyncio.gather(here.add(task), here.store.get("\ud800"), return_exceptions=True)
+        assert got[0] == [task.id]
+        assert (await here.store.counts()).total == 1
+
     async def test_the_same_key_added_at_once_many_times_is_one_task(self, here: Peer) -> None:
         ids = await asyncio.gather(*(here.add(new_task(key="k")) for _ in range(20)))
         assert len({id for (id,) in ids}) == 1

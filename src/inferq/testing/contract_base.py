@@ -20,8 +20,8 @@ class ContractBase:
 
     shared: ClassVar[bool] = True
     """Whether a second `open` of a test joins the first one's truth. Where it cannot, tests of two processes are skipped."""
-    lease: ClassVar[float] = 30.0
-    """Seconds, passed to `open`."""
+    lease: ClassVar[float] = 2.0
+    """Seconds, passed to `open`; short, since a store's own renewals follow it in real time."""
     lost_limit: ClassVar[int] = 2
     """Passed to `open`: how often a task may vanish with its worker before it fails."""
 

@@ -13,7 +13,7 @@ from inferq.task import FINAL, Outcome, State
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, new_task
 
-FOREVER = 10.0**7
+FOREVER = 10**7
 KEEP_ALL = dict.fromkeys(FINAL, Retention(age=None))
 
 

@@ -197,6 +197,22 @@ class UpkeepContract(ContractBase):
         assert await there.store.rescue(there.now) == 1
         assert (await there.claim_one()).task.id == id
 
+    async def test_a_claim_made_before_its_process_knew_of_the_loss_is_not_stranded(self, here: Peer, there: Peer) -> None:
+        id = await here.add_one()
+        await here.claim_one()
+        there.clock.advance(self.lease + 1)
+        await there.store.renew(there.now)
+        await there.store.rescue(there.now)
+        unaware = await here.claim(1)
+        await here.store.renew(here.now)
+        await here.heard(lambda: any(change.lost for change in here.changes))
+        there.clock.advance(self.lease + 1)
+        await there.store.renew(there.now)
+        await there.store.rescue(there.now)
+        again = await there.claim(1)
+        assert [claim.task.id for claim in again] == [id], "told that its claims are void, the process has dropped it"
+        assert all([await here.complete(claim) is not None for claim in unaware])
+
     async def test_a_process_that_lost_its_claims_can_go_on_working(self, here: Peer, there: Peer) -> None:
         id = await here.add_one()
         await here.claim_one()

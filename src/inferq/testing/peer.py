@@ -13,7 +13,7 @@ from inferq.clock import Now
 from inferq.errors import ClaimLost, WrongState
 from inferq.events import Event
 from inferq.executor import Answer, Chunk
-from inferq.policy import Heads, Want, plan
+from inferq.policy import Heads, Want
 from inferq.store import Change, Filter, LoggedChunk, Store
 from inferq.task import Claim, FlowKey, Head, NewTask, Outcome, Size, State, Submission, Task, lane_of, new_id
 from inferq.testing.clock import FakeClock
@@ -89,10 +89,11 @@ class Peer:
         return id
 
     async def claim(self, limit: int = 1, *, lanes: Sequence[str] | None = None) -> list[Claim]:
-        """Claim as a worker does: plan over the store's heads, then take."""
-        heads = Heads(await self.heads())
-        want = plan(heads, list(heads.lanes) if lanes is None else lanes, pool="slots", limit=limit, now=self.now.wall)
-        return [] if want is None else await self.take(*want.tiers, limit=limit)
+        """Claim by strict priority, as a worker does whose backends serve these lanes (all of them when None)."""
+        heads = [head for head in await self.heads() if lanes is None or head.key.lane in lanes]
+        priorities = sorted({head.key.priority for head in heads}, reverse=True)
+        tiers = [[head.flow for head in heads if head.key.priority == priority] for priority in priorities]
+        return await self.take(*tiers, limit=limit)
 
     async def claim_one(self) -> Claim:
         (claim,) = await self.claim()

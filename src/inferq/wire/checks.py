@@ -57,7 +57,7 @@ def check_images(holder: Mapping[str, Any], field: str) -> None:
 
 
 def check_input(payload: Mapping[str, Any], field: str, *, tokens: bool) -> None:
-    """Raises InvalidTask unless the field is a text or a non-empty list of texts; with `tokens`, token ids are texts too."""
+    """Raises InvalidTask unless the field is a text or a list of some; with `tokens`, token ids are texts too."""
     value = payload.get(field)
     if isinstance(value, str):
         return
@@ -88,7 +88,7 @@ def _check_message(message: object, field: str, *, roles: Collection[str]) -> No
         wanted = '{"role": "user", "content": "Hello"}'
         raise InvalidTask(f"expected an object such as {wanted}, got {shown(message)}", field=field)
     role = message.get("role")
-    if role not in roles:
+    if not isinstance(role, str) or role not in roles:
         raise InvalidTask(f"expected one of {', '.join(sorted(roles))}, got {shown(role)}", field=f"{field}.role")
     content = message.get("content")
     if content is not None and not isinstance(content, str | list):

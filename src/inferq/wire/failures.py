@@ -98,7 +98,7 @@ def failure_in_stream(value: Any, *, source: str, secrets: Iterable[str] = ()) -
     status = complaint.status
     if status is None:
         status = 429 if complaint.codes & (_LIMIT_CODES | _QUOTA_CODES) else 500
-        if complaint.codes & (_KEY_CODES | {"invalid_request_error", "bad_request"}):
+        if complaint.codes & (_KEY_CODES | {"invalid_request_error", "bad_request"}) or _MODEL.search(complaint.message.lower()):
             status = 400
     return _classified(status, complaint, message, complaint.wait)
 

@@ -177,7 +177,7 @@ def write_json_line(value: object) -> bytes:
 
 
 def decode_json(text: bytes | str) -> Any:
-    """A JSON value. Raises MalformedError (also for text that is not UTF-8 or nested deeper than the decoder follows)."""
+    """A JSON value. Raises MalformedError (also for what is not UTF-8 or nested deeper than the decoder follows)."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

@@ -28,7 +28,7 @@ _WHOLE: Final = frozenset({"role", "id", "type", "name", "expires_at"})
 
 
 def as_chat(call: Call, *, default: bool = False) -> bool:
-    """Whether a `generate` is to be made as a chat: when its `as_chat` or `default` says so, or it has a `system`."""
+    """Whether a `generate` is made as a chat: when its `as_chat` or `default` says so, or it has a `system`."""
     wanted = call.payload.get("as_chat")
     return wanted if isinstance(wanted, bool) else default or bool(call.payload.get("system"))
 

@@ -9,6 +9,7 @@ import msgspec
 from inferq.clock import Now
 from inferq.errors import InferqError, TaskNotFound, WrongState
 from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskRetried
+from inferq.store import Grown
 from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, STATES, Row, decode_spec, encode
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Transaction
@@ -52,7 +53,7 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
             if state == PENDING:
                 tx.leave(flow)
             tx.moved(state, CANCELLED, size=size)
-            tx.streams.append(id)
+            tx.streams.append(Grown(id))
             tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason))
             return None
 

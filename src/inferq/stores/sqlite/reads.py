@@ -25,7 +25,10 @@ def result(db: sqlite3.Connection, id: str) -> TaskResult | None:
 
 def attempts(db: sqlite3.Connection, id: str) -> list[AttemptRecord]:
     rows = db.execute(SQL["attempts_by_id"], (id,)).fetchall()
-    return [AttemptRecord(*row[:7], row[7] or "", *row[8:]) for row in rows]
+    return [
+        AttemptRecord(number, outcome, worker, started, ended, backend, code, error or "", came, went)
+        for number, outcome, worker, started, ended, backend, code, error, came, went in rows
+    ]
 
 
 def chunks(db: sqlite3.Connection, id: str, after: Position, limit: int) -> list[LoggedChunk]:

@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from inferq.events import Event
+from inferq.store import Grown
 from inferq.stores.sqlite.rows import NUMBERS, Row, encode
 from inferq.stores.sqlite.statements import SQL
 from inferq.task import FlowKey, Head, State
@@ -51,7 +52,7 @@ class Transaction:
         self.tasks_delta = [0] * 6
         self.bytes_delta = [0] * 6
         self.events: list[Event] = []
-        self.streams: list[str] = []
+        self.streams: list[Grown] = []
         self.chunks: dict[tuple[int, int], int] = {}
         self.forgotten: list[tuple[int, int]] = []
         self.paused: frozenset[str] | None = None

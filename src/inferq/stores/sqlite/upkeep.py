@@ -8,7 +8,7 @@ from typing import Literal
 from inferq.clock import Now
 from inferq.errors import InferqError
 from inferq.events import TaskFailed, TaskRescued, TasksPruned, TaskStaged
-from inferq.store import Retention
+from inferq.store import Grown, Retention
 from inferq.stores.sqlite.rows import FAILED, NUMBERS, PENDING, RUNNING, SCHEDULED, Row, marks, slices
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Transaction
@@ -50,7 +50,7 @@ def _expire(tx: Transaction, now: Now, limit: int) -> int:
         if state == PENDING:
             tx.leave(flow)
         tx.moved(state, FAILED, size=size)
-        tx.streams.append(id)
+        tx.streams.append(Grown(id))
         tx.events.append(TaskFailed(0, now.wall, id, attempt, "expired", error))
     return len(rows)
 
@@ -88,7 +88,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
         why = f"{error}; at_most_once forbids another attempt" if at_most_once else f"{error}; lost {lost + 1} times"
         tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, seq))
         tx.moved(RUNNING, FAILED, size=size)
-        tx.streams.append(id)
+        tx.streams.append(Grown(id))
         tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why))
         return
     tx.execute(SQL["wait"], (PENDING, None, None, 0, 1, "lost", error, seq))

@@ -11,6 +11,7 @@ from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
 from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStarted, TaskSubmitted
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want
+from inferq.store import Grown
 from inferq.stores.sqlite.rows import (
     CANCELLED,
     COMPLETED,
@@ -188,7 +189,7 @@ def _claim_from(tx: Transaction, number: int, row: Row, spec: bytes, token: int,
         last = tx.next_chunk(seq, attempt, 1)
         reset = Chunk("reset", data={"attempt": attempt, "reason": "a new attempt began"})
         tx.execute(SQL["add_chunk"], (seq, attempt, last, encode([reset])))
-        tx.streams.append(id)
+        tx.streams.append(Grown(id, attempt, last, [reset]))
     tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name))
     return Claim(task, attempt, token, tx.name)
 
@@ -208,8 +209,9 @@ def append(tx: Transaction, calls: Sequence[AppendCall]) -> list[list[ClaimLost 
             errors.append(error)
             if error is None and chunks:
                 seq = held.task.seq
-                rows.append((seq, held.attempt, tx.next_chunk(seq, held.attempt, len(chunks)), encode(chunks)))
-                tx.streams.append(held.task.id)
+                last = tx.next_chunk(seq, held.attempt, len(chunks))
+                rows.append((seq, held.attempt, last, encode(chunks)))
+                tx.streams.append(Grown(held.task.id, held.attempt, last - len(chunks) + 1, chunks))
         replies.append(errors)
     if rows:
         tx.executemany(SQL["add_chunk"], rows)
@@ -315,7 +317,7 @@ def _completed(tx: Transaction, held: Claim, size: int, added: int, now: Now) ->
     started = task.started or now.wall
     tx.moved(RUNNING, COMPLETED, size=size)
     tx.bytes_delta[COMPLETED] += added
-    tx.streams.append(task.id)
+    tx.streams.append(Grown(task.id))
     tx.events.append(TaskCompleted(0, now.wall, task.id, held.attempt, max(0, started - task.created), max(0, now.wall - started)))
 
 
@@ -326,7 +328,7 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         state = FAILED if outcome.kind == "failed" else CANCELLED
         tx.execute(SQL["end"], (state, now.wall, code, error, task.seq))
         tx.moved(RUNNING, state, size=size)
-        tx.streams.append(task.id)
+        tx.streams.append(Grown(task.id))
         if state == FAILED:
             tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error))
         else:

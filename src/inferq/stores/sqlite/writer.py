@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from inferq.clock import Clock
 from inferq.errors import InferqError, StoreClosed
 from inferq.events import Event
-from inferq.store import Change
+from inferq.store import Change, Grown
 from inferq.stores.sqlite import files, upkeep
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.rows import decode_events
@@ -218,7 +218,7 @@ class Writer:
         self._data_version = version
         if first:
             return None
-        return Change([head_of(flow) for flow in flows], events, ("*",), paused if changed else None, own=False)
+        return Change([head_of(flow) for flow in flows], events, (Grown(""),), paused if changed else None, own=False)
 
     # coming and going ------------------------------------------------------------------------------------------------
 

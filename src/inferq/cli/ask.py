@@ -1,0 +1,250 @@
+"""The verbs that ask: list, status, show."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferq.cli.app import App
+from inferq.cli.exits import Exit
+from inferq.cli.groups import Command
+from inferq.cli.output import Column, Record, cell, field, output_options, say, stdout_is_terminal
+from inferq.cli.params import NAMES, PRIORITIES, SINCE, STATES, joined, json_text
+from inferq.cli.records import (
+    ATTEMPT_COLUMNS,
+    TASK_COLUMNS,
+    TASK_FIELDS,
+    attempt_record,
+    level,
+    moment,
+    task_record,
+)
+
+if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
+    from inferq.store import Filter
+    from inferq.task import Task
+
+_FIELDS = (*TASK_FIELDS, "note")
+_EXPLAINED = 50
+"""Waiting tasks of one listing for which the reason is looked up."""
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples="""
+        inferq list --status failed --since 2h
+        inferq list --model llama3.2,qwen3 --priority high,critical -o wide
+        inferq list --status pending --limit 0 --json=id,model,created
+        inferq list -q --tag nightly | inferq cancel -
+    """,
+    exits=(Exit.UNREACHABLE,),
+    fields=_FIELDS,
+)
+@click.option(
+    "--status", "--state", "states", type=STATES, multiple=True, help="scheduled, pending, running, completed, failed, cancelled; also a,b."
+)
+@click.option("--type", "--action", "actions", type=NAMES, multiple=True, help="chat, generate, embed, ...; also a,b.")
+@click.option("--priority", "priorities", type=PRIORITIES, multiple=True, help="Names or numbers; also a,b.")
+@click.option("--model", "models", type=NAMES, multiple=True, help="Models; also a,b.")
+@click.option("--executor", "executors", type=NAMES, multiple=True, help="Executors; also a,b.")
+@click.option("--tenant", "tenants", type=NAMES, multiple=True, help="Tenants; also a,b.")
+@click.option("--tag", help="Tasks that carry this tag.")
+@click.option("--since", type=SINCE, help="Submitted within 2h, or after 2027-01-31 or a time.")
+@click.option("--until", type=SINCE, help="Submitted before that.")
+@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 is all.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out the first so many that match.")
+@click.option("--after", type=click.IntRange(min=0), help="Go on after this cursor (printed when there is more).")
+@output_options()
+@click.pass_obj
+def list_(app: App, /, limit: int, offset: int, after: int | None, **filters: Any) -> None:
+    """List tasks, newest first.
+
+    NOTE says why a task waits, or why it failed. Piped, the table is tab-separated and untruncated.
+    """
+    app.run(_list(app, _filter(**filters), limit=limit, offset=offset, after=after))
+
+
+def _filter(*, tag: str | None, since: int | None, until: int | None, priorities: Any, **names: Any) -> Filter:
+    from inferq.store import Filter
+
+    lists: dict[str, Any] = {name: joined(value) for name, value in names.items()}
+    return Filter(tag=tag, since=since, until=until, priorities=joined(priorities), **lists)
+
+
+async def _list(app: App, where: Filter, *, limit: int, offset: int, after: int | None) -> None:
+    async with app.queue() as queue:
+        tasks: list[Task] = []
+        more: int | None = None
+        async for task, cursor in _pages(queue, where, after=after, page=min(limit + offset or 1000, 1000)):
+            if offset:
+                offset -= 1
+            else:
+                tasks.append(task)
+            if limit and len(tasks) >= limit:
+                more = cursor
+                break
+        notes = await _reasons(queue, tasks) if app.out.format in ("table", "wide") else {}
+        records = [task_record(task, note=notes.get(task.id, "")) for task in tasks]
+    app.out.records(records, TASK_COLUMNS)
+    if more is not None:
+        say(f"more: --after {more}")
+    elif not tasks and stdout_is_terminal():
+        say("no tasks match; submit one with `inferq submit` or `inferq run`")
+
+
+async def _pages(queue: AsyncQueue, where: Filter, *, after: int | None, page: int) -> AsyncIterator[tuple[Task, int | None]]:
+    """Every match, newest first, with the cursor to go on after it; None with the very last."""
+    while True:
+        found = await queue.list(where, limit=page, after=after)
+        for task in found.tasks:
+            last = found.after is None and task is found.tasks[-1]
+            yield task, None if last else task.seq
+        after = found.after
+        if after is None:
+            return
+
+
+async def _reasons(queue: AsyncQueue, tasks: list[Task]) -> dict[str, str]:
+    """Why the first waiting ones wait."""
+    from inferq.task import WAITING
+
+    waiting = [task.id for task in tasks if task.state in WAITING][:_EXPLAINED]
+    return {task_id: await queue.why(task_id) for task_id in waiting}
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq status
+        inferq status -o json
+        inferq status 019ab3c4-d5e6-7f01
+    """,
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
+    fields=_FIELDS,
+)
+@click.argument("task_id", required=False, metavar="[ID]")
+@output_options()
+@click.pass_obj
+def status(app: App, task_id: str | None) -> None:
+    """Show the queue's numbers, or where one task stands.
+
+    ID may be a unique prefix.
+    """
+    app.run(_status_of(app, task_id) if task_id else _statistics(app))
+
+
+async def _status_of(app: App, task_id: str) -> None:
+    from inferq.task import WAITING
+
+    async with app.queue() as queue:
+        task = await queue.get(await queue.resolve(task_id))
+        note = await queue.why(task.id) if task.state in WAITING else ""
+    record = task_record(task, note=note)
+    whole = (Column("ID", field("id")), *TASK_COLUMNS[1:])
+    app.out.record(record, whole)
+
+
+async def _statistics(app: App) -> None:
+    import msgspec
+
+    async with app.queue() as queue:
+        stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True, enc_hook=sorted)
+    stats["paused"] = sorted(stats.get("paused", ()))
+    if app.out.format in ("json", "jsonl", "id"):
+        app.out.record(stats, [], key="total")
+        return
+    from inferq.task import priority_name
+
+    rows = [("state", name, count) for name, count in stats["states"].items()]
+    rows += [("total", "", stats["total"])]
+    by_priority = sorted(stats["pending_by_priority"].items(), key=lambda item: -int(item[0]))
+    rows += [("pending, priority", priority_name(int(number)), count) for number, count in by_priority]
+    rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
+    rows += [("workers", "active", stats["workers_active"]), ("workers", "idle", stats["workers_idle"])]
+    rows += [("paused", scope, "yes") for scope in stats["paused"]]
+    columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]
+    app.out.records([{"what": what, "which": which, "count": count} for what, which, count in rows], columns)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq show 019ab3c4-d5e6-7f01
+        inferq show 019ab3c4-d5e6-7f01 --attempts
+        inferq show 019ab3c4-d5e6-7f01 --request -o json
+    """,
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
+    fields=(*_FIELDS, "attempts", "events"),
+)
+@click.argument("task_id", metavar="ID")
+@click.option("--request", is_flag=True, help="Only the request: what was asked for.")
+@click.option("--attempts", is_flag=True, help="Only the attempts.")
+@click.option("--events", is_flag=True, help="Only what happened to it.")
+@output_options()
+@click.pass_obj
+def show(app: App, task_id: str, request: bool, attempts: bool, events: bool) -> None:
+    """Show everything about one task.
+
+    Without a choice: the task, its request and its attempts. ID may be a unique prefix.
+    """
+    if request + attempts + events > 1:
+        raise click.UsageError("give one of --request, --attempts and --events, or none for everything")
+    part = "request" if request else "attempts" if attempts else "events" if events else "all"
+    app.run(_show(app, task_id, part))
+
+
+async def _show(app: App, task_id: str, part: str) -> None:
+    from inferq.cli.events import EVENT_COLUMNS, event_record, past
+    from inferq.task import WAITING
+
+    async with app.queue() as queue:
+        task_id = await queue.resolve(task_id)
+        task = await queue.get(task_id)
+        note = await queue.why(task_id) if task.state in WAITING else ""
+        tries = [attempt_record(attempt) for attempt in await queue.attempts(task_id)]
+        happened = [event_record(event) async for event in past(queue, task_id=task_id)] if part == "events" else []
+    record = task_record(task, note=note)
+    asked = _request(record)
+    if part == "request":
+        app.out.pairs(_lines(asked)) if app.out.format in ("table", "wide") else app.out.record(asked, [], key="model")
+    elif part == "attempts":
+        app.out.records(tries, ATTEMPT_COLUMNS, key="number")
+    elif part == "events":
+        app.out.records(happened, EVENT_COLUMNS, key="position")
+    elif app.out.format in ("table", "wide"):
+        app.out.pairs(_page(record))
+        if tries:
+            app.out.write("")
+            app.out.records(tries, ATTEMPT_COLUMNS)
+    else:
+        app.out.record({**record, "attempts": tries}, TASK_COLUMNS)
+
+
+_REQUEST = (
+    "executor", "action", "model", "backend", "priority", "tenant", "tags", "metadata", "key", "scheduled_at", "timeout",
+    "idle_timeout", "start_deadline", "deadline", "max_retries", "at_most_once", "stream", "options", "payload",
+)  # fmt: skip
+
+
+def _request(record: Record) -> dict[str, Any]:
+    return {name: record[name] for name in _REQUEST}
+
+
+def _lines(record: Record) -> list[tuple[str, str]]:
+    return [
+        (name, json_text(value) if isinstance(value, dict | list) else cell(value))
+        for name, value in record.items()
+        if value not in ({}, [])
+    ]
+
+
+def _page(record: Record) -> list[tuple[str, str]]:
+    """One task for people: where it stands first, then what it is, then its request."""
+    moments = {name: moment(record[name]) for name in ("created", "due", "started", "finished")}
+    head = {name: record[name] for name in ("id", "state", "code", "note")}
+    rest = {name: record[name] for name in ("attempt", "failures", "lost", "worker", "lane", "size", "estimate")}
+    return _lines({**head, **moments, **rest, **_request(record), "priority": level(record)})

@@ -1,0 +1,177 @@
+"""`inferq doctor`: is everything here that work needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
+
+from inferq.cli.about import version_text
+from inferq.cli.app import App
+from inferq.cli.exits import Exit
+from inferq.cli.groups import Command
+from inferq.cli.output import Column, field, output_options
+
+if TYPE_CHECKING:
+    from inferq.config import BackendSettings
+
+Verdict = Literal["ok", "note", "FAIL"]
+
+_LEAST_SQLITE = (3, 37, 0)
+"""STRICT tables."""
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs", "lustre"})
+_LEAST_FILES = 1024
+_LEAST_FREE = 200 * 1024 * 1024
+_PATIENCE = 5.0
+
+
+class Finding(NamedTuple):
+    """One thing looked at. `note` is worth knowing and no fault: what is not configured need not be there."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq doctor
+        inferq doctor -o json
+        inferq --url sqlite:///srv/inferq.db doctor
+    """,
+    exits=(Exit.FAILED,),
+    fields=("check", "verdict", "detail"),
+)
+@output_options()
+@click.pass_obj
+def doctor(app: App) -> None:
+    """Check environment, store, backends and models.
+
+    `note` is worth knowing, FAIL keeps something from working (exit code 1). Backends get five seconds to answer. Nothing
+    is run and nothing costs money.
+    """
+    findings = app.run(_examine(app))
+    records = [{**finding._asdict(), "id": finding.check} for finding in findings]
+    columns = [Column(name.upper(), field(name)) for name in Finding._fields]
+    app.out.records(records, columns, key="check")
+    app.end(Exit.FAILED if any(finding.verdict == "FAIL" for finding in findings) else Exit.OK)
+
+
+async def _examine(app: App) -> list[Finding]:
+    import asyncio
+
+    from inferq.errors import ConfigError
+
+    findings = _environment()
+    try:
+        loaded = app.loaded()
+    except ConfigError as error:
+        return [*findings, Finding("configuration", "FAIL", str(error))]
+    read = ", ".join(str(file) for file in loaded.files) or "no file; defaults and environment"
+    findings.append(Finding("configuration", "ok", read))
+    findings += [Finding("configuration", "note", note) for note in loaded.notes]
+    findings += await _store(app)
+    named = {key.split(".")[1] for key, source in loaded.sources.items() if key.startswith("backends.") and source.kind != "default"}
+    checked = await asyncio.gather(*(_backend(b, configured=b.name in named) for b in loaded.settings.backends))
+    return [*findings, *(finding for found in checked for finding in found)]
+
+
+def _environment() -> list[Finding]:
+    import platform
+    import sqlite3
+
+    import msgspec
+
+    python = platform.python_version()
+    soft = _open_files()
+    sqlite: Verdict = "ok" if sqlite3.sqlite_version_info >= _LEAST_SQLITE else "FAIL"
+    wanted = ".".join(map(str, _LEAST_SQLITE))
+    return [
+        Finding("inferq", "ok", f"{version_text()}, msgspec {msgspec.__version__}, {sys.prefix}"),
+        Finding("python", "ok" if sys.version_info >= (3, 11) else "FAIL", f"{python} on {platform.platform()}"),
+        Finding("sqlite", sqlite, sqlite3.sqlite_version + ("" if sqlite == "ok" else f"; needs {wanted} or newer")),
+        Finding("processors", "ok", str(os.cpu_count())),
+        Finding("open files", "ok" if soft >= _LEAST_FILES else "note", f"limit {soft}"),
+    ]
+
+
+def _open_files() -> int:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
+async def _store(app: App) -> list[Finding]:
+    from inferq.errors import InferqError
+
+    url = app.store_url
+    findings: list[Finding] = []
+    if url.startswith("sqlite://") and ":memory:" not in url:
+        findings += _place(Path(url.removeprefix("sqlite://")))
+    try:
+        async with app.queue() as queue:
+            stats = await queue.store_stats()
+            problems = await queue.check()
+    except (InferqError, OSError) as error:
+        return [*findings, Finding("store", "FAIL", str(error))]
+    survives = {"full": "a returned submit survives a power cut", "normal": "it survives a crash of the process, not a power cut"}
+    size = f"{stats.file_bytes / 1e6:.1f} MB and {stats.wal_bytes / 1e6:.1f} MB of log"
+    findings.append(Finding("store", "ok", f"{stats.url}: schema {stats.schema}, {stats.tasks} tasks, {size}"))
+    findings.append(Finding("durability", "ok", f"{stats.durability}: {survives.get(stats.durability, '')}"))
+    findings += [Finding("store", "FAIL", problem) for problem in problems]
+    return findings
+
+
+def _place(file: Path) -> list[Finding]:
+    """The file system under the store: SQLite's shared log needs a local one."""
+    directory = next((parent for parent in file.absolute().parents if parent.exists()), Path("/"))
+    kind = _file_system(directory)
+    free = os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize
+    network = kind in _NETWORK
+    advice = "; a network file system loses locks: put the store on a local disk" if network else ""
+    return [
+        Finding("file system", "FAIL" if network else "ok", f"{kind or 'unknown'} at {directory}{advice}"),
+        Finding("disk space", "ok" if free >= _LEAST_FREE else "FAIL", f"{free / 1e9:.1f} GB free at {directory}"),
+    ]
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the file system that holds a directory, as Linux tells it; empty elsewhere."""
+    try:
+        lines = Path("/proc/mounts").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    mounts = [(parts[1].replace("\\040", " "), parts[2]) for parts in (line.split(" ") for line in lines) if len(parts) > 2]
+    holding = [mount for mount in mounts if directory.is_relative_to(mount[0])]
+    return max(holding, key=lambda mount: len(mount[0]))[1] if holding else ""
+
+
+async def _backend(backend: BackendSettings, *, configured: bool) -> list[Finding]:
+    """Health and models. A backend that nobody configured is allowed to be absent."""
+    import asyncio
+
+    from inferq.executors import load
+
+    name = f"backend {backend.name}"
+    executor: Any = None
+    try:
+        executor = load(backend.executor)(backend.name, backend.opened())
+        async with asyncio.timeout(_PATIENCE):
+            health = await executor.health()
+            names = await executor.models() if health.ok else []
+    except TimeoutError:
+        return [Finding(name, "FAIL" if configured else "note", f"no answer within {_PATIENCE:g} s")]
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and that is the finding
+        return [Finding(name, "FAIL" if configured else "note", str(error) or type(error).__name__)]
+    finally:
+        if executor is not None:
+            await executor.close()
+    if not health.ok:
+        return [Finding(name, "FAIL" if configured else "note", health.detail or "not healthy")]
+    some = f"; models: {', '.join(sorted(names)[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
+    return [Finding(name, "ok", (health.detail or "healthy") + some)]

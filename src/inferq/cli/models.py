@@ -1,0 +1,168 @@
+"""`inferq models` and `inferq executors`: what can run here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferq.cli.app import App
+from inferq.cli.exits import Exit
+from inferq.cli.groups import Command, LazyGroup, Verb
+from inferq.cli.output import Column, field, output_options, say, warn
+
+if TYPE_CHECKING:
+    from inferq.config import BackendSettings
+
+models = LazyGroup(
+    "models",
+    verbs={
+        "list": Verb("inferq.cli.models:list_", "List the models that can run now."),
+        "pull": Verb("inferq.cli.models:pull", "Fetch a small model that runs inside inferq."),
+    },
+    aliases={"ls": "list"},
+    help="Fetch and list models.",
+    examples="""
+        inferq models pull smollm2
+        inferq models list
+    """,
+    no_args_is_help=True,
+)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq models pull smollm2
+        inferq run smollm2 --executor llamacpp "hi"
+    """,
+    exits=(Exit.FAILED, Exit.NOT_FOUND),
+    fields=("name", "path"),
+)
+@click.argument("name")
+@output_options()
+@click.pass_obj
+def pull(app: App, name: str) -> None:
+    """Fetch a small model that runs inside inferq.
+
+    It is checked against its pinned sha256 and kept in the cache; a second call finds it there.
+    """
+    from inferq.executors.llamacpp import pull as fetch
+
+    say(f"fetching {name} ...")
+    path = fetch(name)
+    record = {"name": name, "path": str(path)}
+    app.out.record(record, [Column("NAME", field("name")), Column("PATH", field("path"))], key="name")
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples="""
+        inferq models list
+        inferq models list --backend ollama -o json
+    """,
+    exits=(Exit.NOT_FOUND,),
+    fields=("model", "backend", "executor"),
+)
+@click.option("--backend", help="Only this backend.")
+@output_options()
+@click.pass_obj
+def list_(app: App, backend: str | None) -> None:
+    """List the models that can run now.
+
+    Every configured backend is asked; one that does not answer is named on stderr.
+    """
+    app.run(_list(app, backend))
+
+
+async def _list(app: App, only: str | None) -> None:
+    import asyncio
+
+    configured = app.loaded().settings.backends
+    chosen = [backend for backend in configured if only in (None, backend.name)]
+    if not chosen:
+        known = ", ".join(backend.name for backend in configured)
+        warn(f"inferq: no backend is called {only!r}; configured are {known}")
+        app.end(Exit.NOT_FOUND)
+    found = await asyncio.gather(*(models_of(backend) for backend in chosen))
+    records: list[dict[str, Any]] = []
+    for backend, (names, problem) in zip(chosen, found, strict=True):
+        if problem and (only or app.verbose or backend.executor == "ollama"):
+            warn(f"{backend.name}: {problem}")
+        records += [{"model": name, "backend": backend.name, "executor": backend.executor} for name in names]
+    columns = [Column(name.upper(), field(name)) for name in ("model", "backend", "executor")]
+    app.out.records(records, columns, key="model")
+
+
+async def models_of(backend: BackendSettings, *, patience: float = 5.0) -> tuple[list[str], str]:
+    """The models of a backend, and what went wrong where it could not say; never longer than `patience` seconds."""
+    import asyncio
+
+    from inferq.executors import load
+
+    executor = None
+    try:
+        executor = load(backend.executor)(backend.name, backend.opened())
+        async with asyncio.timeout(patience):
+            return sorted(await executor.models()), ""
+    except TimeoutError:
+        return [], f"no answer within {patience:g} s"
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and one bad backend must not hide the others
+        return [], str(error) or type(error).__name__
+    finally:
+        if executor is not None:
+            await executor.close()
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq executors
+        inferq executors -o json
+    """,
+    exits=(Exit.FAILED,),
+    fields=("name", "actions", "description", "package", "version", "target", "builtin", "problem"),
+)
+@output_options()
+@click.pass_obj
+def executors(app: App) -> None:
+    """List the executors that are installed.
+
+    One that cannot be loaded is listed with the reason, and makes the command fail (1).
+    """
+    from inferq.executors import found
+
+    records = [_executor_record(entry) for entry in found().values()]
+    columns = [
+        Column("NAME", field("name")),
+        Column("ACTIONS", lambda record: ",".join(record["actions"])),
+        Column("FROM", lambda record: f"{record['package']} {record['version']}"),
+        Column("DESCRIPTION", lambda record: record["problem"] or record["description"]),
+        Column("TARGET", field("target"), wide=True),
+    ]
+    app.out.records(records, columns, key="name")
+    app.end(Exit.FAILED if any(record["problem"] for record in records) else Exit.OK)
+
+
+def _executor_record(entry: Any) -> dict[str, Any]:
+    from inferq.errors import PluginError
+    from inferq.executors import load
+
+    actions: tuple[str, ...] = ()
+    description = problem = ""
+    try:
+        loaded = load(entry.name)
+        actions, description = tuple(loaded.actions), loaded.description
+    except PluginError as error:
+        problem = str(error)
+    return {
+        "name": entry.name,
+        "actions": actions,
+        "description": description,
+        "package": entry.package,
+        "version": entry.version,
+        "target": entry.target,
+        "builtin": entry.builtin,
+        "problem": problem,
+    }

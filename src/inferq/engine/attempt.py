@@ -1,0 +1,233 @@
+"""One claim from its start to its outcome, as a list of small steps. Knows no loop and no other attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, Literal
+
+import msgspec
+
+from inferq.clock import Clock
+from inferq.config import RetrySettings, WorkerSettings
+from inferq.engine.backends import Backend
+from inferq.errors import ExecutorError, InvalidTask, PluginError, Reject, Unavailable
+from inferq.executor import Answer, Call, Chunk, Executor
+from inferq.retry import RetryPolicy, decide
+from inferq.task import Claim, Outcome
+
+log: Final = logging.getLogger("inferq.attempt")
+
+Stop = Literal["timeout", "idle", "cancelled", "lost", "stopping"]
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What the settings say about every attempt. Seconds."""
+
+    timeout: float | None
+    idle_timeout: float | None
+    retry: RetryPolicy
+
+    @classmethod
+    def from_settings(cls, worker: WorkerSettings, retry: RetrySettings) -> Rules:
+        policy = RetryPolicy(retry.max_retries, retry.initial_delay, retry.max_delay, retry.backoff_factor)
+        return cls(worker.timeout, worker.idle_timeout, policy)
+
+
+class Attempt:
+    """Runs a claim on a backend. `emit` takes each chunk to the log; `interrupt` stops it from outside."""
+
+    __slots__ = ("_clock", "_emit", "_heard", "_loop", "_rng", "_rules", "_stop", "_task", "_timers", "backend", "claim")
+
+    def __init__(
+        self, claim: Claim, backend: Backend, *, rules: Rules, clock: Clock, rng: random.Random, emit: Callable[[Claim, Chunk], None]
+    ) -> None:
+        self.claim = claim
+        self.backend = backend
+        self._rules = rules
+        self._clock = clock
+        self._rng = rng
+        self._emit = emit
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[Any] | None = None
+        self._stop: Stop | None = None
+        self._heard: float | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def interrupt(self, why: Stop) -> None:
+        """Cancel the running call; the first reason counts."""
+        if self._stop is None:
+            self._stop = why
+            if self._task is not None:
+                self._task.cancel()
+
+    async def run(self) -> Outcome | None:
+        """The outcome; None when the claim is void (cancelled or lost) and there is nothing to write."""
+        self._task = asyncio.current_task()
+        try:
+            if self._stop is not None:
+                raise asyncio.CancelledError
+            late = self._too_late()
+            if late is not None:
+                return late
+            answer = await self._perform()
+            return Outcome.completed(answer, backend=self.backend.name)
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            return self._interrupted()
+        except Exception as error:  # noqa: BLE001 - an attempt turns every exception into an outcome
+            return self._failed(error)
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+
+    # steps -----------------------------------------------------------------------------------------------------------
+
+    def _too_late(self) -> Outcome | None:
+        spec, now = self.claim.task.spec, self._clock.read().wall
+        if spec.start_deadline is not None and now > spec.start_deadline:
+            return Outcome.failed("expired", "its start_deadline passed before a slot was free", backend=self.backend.name)
+        if spec.deadline is not None and now > spec.deadline:
+            return Outcome.failed("expired", "its deadline passed before this attempt", backend=self.backend.name)
+        return None
+
+    async def _perform(self) -> Answer:
+        self._arm()
+        executor = await self.backend.ready()
+        call = self._call()
+        kind = type(executor)
+        if kind.preprocess is not Executor.preprocess:
+            call = await executor.preprocess(call)
+        try:
+            answer = await self._stream(executor, call)
+        except ExecutorError:
+            raise
+        except Exception as error:
+            verdict = executor.classify(error)
+            if isinstance(verdict, ExecutorError):
+                raise verdict from error
+            if verdict is None:
+                raise
+            answer = verdict
+        if kind.postprocess is not Executor.postprocess:
+            answer = await executor.postprocess(call, answer)
+        return answer
+
+    def _call(self) -> Call:
+        task = self.claim.task
+        spec = task.spec
+        return Call(
+            task_id=task.id,
+            action=spec.action,
+            model=spec.model,
+            payload=spec.payload,
+            options=spec.options,
+            attempt=self.claim.attempt,
+            timeout=self._timeout(),
+            idle_timeout=spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout,
+            stream=spec.stream,
+            metadata=spec.metadata,
+        )
+
+    async def _stream(self, executor: Executor, call: Call) -> Answer:
+        made: Any = executor.run(call)
+        if isinstance(made, Awaitable):
+            value = await made
+            return value if isinstance(value, Answer) else Answer(data=value)
+        answer: Answer | None = None
+        keep = call.stream
+        stream: AsyncGenerator[Any] = made
+        async with aclosing(stream) as items:
+            async for item in items:
+                if isinstance(item, Chunk):
+                    self._heard = self._loop.time()
+                    if keep:
+                        self._emit(self.claim, item)
+                elif isinstance(item, Answer) and answer is None:
+                    answer = item
+                else:
+                    raise PluginError(f"executor {executor.name} must yield Chunks and last one Answer, it yielded {item!r}")
+        if answer is None:
+            raise Unavailable(f"{executor.name}: the stream ended without its end mark", failure="server_error")
+        return answer
+
+    # clocks ----------------------------------------------------------------------------------------------------------
+
+    def _timeout(self) -> float | None:
+        """Seconds this attempt may take: its own limit or the worker's, and never past the task's deadline."""
+        spec = self.claim.task.spec
+        limit = spec.timeout if spec.timeout is not None else self._rules.timeout
+        if spec.deadline is not None:
+            left = max(0.0, (spec.deadline - self._clock.read().wall) / 1000)
+            limit = left if limit is None else min(limit, left)
+        return limit
+
+    def _arm(self) -> None:
+        limit = self._timeout()
+        if limit is not None:
+            self._timers.append(self._loop.call_later(limit, self.interrupt, "timeout"))
+        spec = self.claim.task.spec
+        idle = spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout
+        if idle is not None:
+            self._watch_silence(idle)
+
+    def _watch_silence(self, idle: float) -> None:
+        """One timer a length of silence, not one a chunk: it looks back and arms itself again. It counts from the first chunk on."""
+        now = self._loop.time()
+        silent = 0.0 if self._heard is None else now - self._heard
+        if silent >= idle:
+            self.interrupt("idle")
+            return
+        self._timers[1:] = [self._loop.call_later(max(idle - silent, 0.001), self._watch_silence, idle)]
+
+    # endings ---------------------------------------------------------------------------------------------------------
+
+    def _interrupted(self) -> Outcome | None:
+        spec = self.claim.task.spec
+        match self._stop:
+            case "timeout":
+                if spec.deadline is not None and self._clock.read().wall >= spec.deadline:
+                    return Outcome.failed("expired", "its deadline passed while it ran", backend=self.backend.name)
+                return self._decide(Unavailable(f"no end within the attempt's timeout of {self._timeout():g} s", failure="timeout"))
+            case "idle":
+                limit = spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout
+                return self._decide(Unavailable(f"no chunk for the idle timeout of {limit:g} s", failure="timeout"))
+            case "stopping":
+                return Outcome.released(error="the worker stopped", backend=self.backend.name)
+            case _:
+                return None
+
+    def _failed(self, error: Exception) -> Outcome:
+        if isinstance(error, ExecutorError):
+            return self._decide(error)
+        if isinstance(error, InvalidTask):
+            return self._decide(Reject(str(error)))
+        if isinstance(error, PluginError):
+            return self._decide(Reject(str(error), failure="internal"))
+        if isinstance(error, TimeoutError):
+            return self._decide(Unavailable(str(error) or "the executor timed out", failure="timeout"))
+        if isinstance(error, OSError):
+            return self._decide(Unavailable(str(error) or type(error).__name__, failure="connect"))
+        log.warning("attempt.unexpected_error", exc_info=error, extra={"task_id": self.claim.task.id})
+        return self._decide(Unavailable(f"{type(error).__name__}: {error}", failure="internal"))
+
+    def _decide(self, error: ExecutorError) -> Outcome:
+        task = self.claim.task
+        return decide(
+            error,
+            attempt=self.claim.attempt,
+            failures=task.failures,
+            max_retries=task.spec.max_retries,
+            at_most_once=task.spec.at_most_once,
+            now=self._clock.read().wall,
+            policy=self._rules.retry,
+            rng=self._rng,
+            backend=self.backend.name,
+        )
+
+
+__all__ = ["Attempt", "Rules", "Stop"]

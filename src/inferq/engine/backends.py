@@ -1,0 +1,127 @@
+"""The places where tasks run: their executors, slots and gates, and which of them serve a lane."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from inferq.config import BackendSettings
+from inferq.errors import UnknownExecutor
+from inferq.executor import Executor
+from inferq.executors import load
+from inferq.policy import Heads, Pool
+from inferq.task import lane_parts
+
+
+class Backend:
+    """One configured place: an executor, how many tasks it runs at once, which models it serves."""
+
+    def __init__(self, executor: Executor, *, kind: str, slots: int | None = None, models: Iterable[str] = ()) -> None:
+        self.executor = executor
+        self.name = executor.name
+        self.kind = kind
+        self.slots = slots
+        self.models = frozenset(models)
+        self.busy = 0
+        self.closed: dict[str, float] = {}
+        """Lanes that the backend asked to leave alone, until when (event loop time)."""
+        self._gate = asyncio.Lock()
+        self._opened = False
+
+    @classmethod
+    def from_settings(cls, settings: BackendSettings) -> Backend:
+        """Raises UnknownExecutor or PluginError."""
+        executor = load(settings.executor)(settings.name, settings.opened())
+        return cls(executor, kind=settings.executor, slots=settings.slots, models=settings.models)
+
+    def serves(self, lane: str) -> bool:
+        executor, model, backend = lane_parts(lane)
+        return executor == self.kind and backend in (None, self.name) and (not self.models or model in self.models)
+
+    def is_open(self, lane: str, now: float) -> bool:
+        """False while the lane's gate is closed; opens it when its time has come."""
+        until = self.closed.get(lane)
+        if until is None:
+            return True
+        if until > now:
+            return False
+        del self.closed[lane]
+        return True
+
+    def shut(self, lane: str, until: float) -> None:
+        """Close the lane's gate until that event loop time."""
+        self.closed[lane] = max(until, self.closed.get(lane, 0.0))
+
+    async def ready(self) -> Executor:
+        """The executor, opened once; an opening that failed is tried again by the next call."""
+        if not self._opened:
+            async with self._gate:
+                if not self._opened:
+                    await self.executor.open()
+                    self._opened = True
+        return self.executor
+
+    async def close(self) -> None:
+        self._opened = False
+        await self.executor.close()
+
+
+class Backends:
+    """All of them, by name."""
+
+    def __init__(self, backends: Sequence[Backend]) -> None:
+        self._by_name: Mapping[str, Backend] = {backend.name: backend for backend in backends}
+        self._serving: dict[str, tuple[Backend, ...]] = {}
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(self._by_name.values())
+
+    def __getitem__(self, name: str) -> Backend:
+        return self._by_name[name]
+
+    def of_kind(self, kind: str, backend: str | None = None) -> Backend:
+        """A backend of that executor (of that name, if one is given). Raises UnknownExecutor."""
+        for candidate in self._by_name.values():
+            if candidate.kind == kind and backend in (None, candidate.name):
+                return candidate
+        kinds = sorted({candidate.kind for candidate in self._by_name.values()})
+        if backend is not None and any(candidate.kind == kind for candidate in self._by_name.values()):
+            names = sorted(c.name for c in self._by_name.values() if c.kind == kind)
+            raise UnknownExecutor(f"expected a backend of executor {kind} ({', '.join(names)}), got {backend!r}", field="backend")
+        raise UnknownExecutor(
+            f"expected an executor that is configured here ({', '.join(kinds)}), got {kind!r}; see `inferq executors`", field="executor"
+        )
+
+    def executor_of(self, kind: str, backend: str | None = None) -> Executor:
+        """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""
+        return self.of_kind(kind, backend).executor
+
+    def serving(self, lane: str) -> tuple[Backend, ...]:
+        found = self._serving.get(lane)
+        if found is None:
+            found = self._serving[lane] = tuple(backend for backend in self._by_name.values() if backend.serves(lane))
+        return found
+
+    def pools(self, heads: Heads, *, paused: frozenset[str], room: int, now: float) -> list[Pool]:
+        """Free slots and the open lanes with work for them."""
+        if "*" in paused:
+            return []
+        lanes: dict[str, list[str]] = {}
+        for lane in heads.lanes:
+            if lane in paused:
+                continue
+            for backend in self.serving(lane):
+                if backend.is_open(lane, now) and self._free(backend, room) > 0:
+                    lanes.setdefault(backend.name, []).append(lane)
+        return [Pool(name, found, self._free(self._by_name[name], room)) for name, found in lanes.items()]
+
+    @staticmethod
+    def _free(backend: Backend, room: int) -> int:
+        return room if backend.slots is None else min(room, backend.slots - backend.busy)
+
+    def next_opening(self, now: float) -> float | None:
+        """When the next closed gate opens (event loop time)."""
+        return min((until for backend in self._by_name.values() for until in backend.closed.values() if until > now), default=None)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(backend.close() for backend in self._by_name.values()))

@@ -1,0 +1,131 @@
+"""Takes what attempts produce to the store in batches: chunks a few milliseconds together, outcomes of one turn of the loop together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from inferq.clock import Clock
+from inferq.errors import ClaimLost, StoreClosed, StoreError
+from inferq.executor import Chunk
+from inferq.store import Store
+from inferq.task import Claim, Outcome
+
+log: Final = logging.getLogger("inferq.reporter")
+
+CHUNK_SECONDS: Final = 0.02
+"""Chunks of all attempts that arrive within this time share one append; the first after a pause goes at once."""
+_RETRY_SECONDS: Final = 0.5
+
+
+class Reporter:
+    """`emit` and `end` never wait; `drain` does. What the store cannot take now (a full disk) is kept and offered again."""
+
+    def __init__(self, store: Store, clock: Clock, *, on_lost: Callable[[Claim], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._chunks: dict[int, tuple[Claim, list[Chunk]]] = {}
+        self._ended: list[tuple[Claim, Outcome]] = []
+        self._working: asyncio.Task[None] | None = None
+        self._last_append = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def emit(self, claim: Claim, chunk: Chunk) -> None:
+        """A chunk of a running attempt."""
+        held = self._chunks.get(claim.task.seq)
+        if held is not None and held[0] is claim:
+            held[1].append(chunk)
+            return
+        self._chunks[claim.task.seq] = (claim, [chunk])
+        if self._timer is None and self._working is None:
+            wait = max(0.0, self._last_append + CHUNK_SECONDS - self._loop.time())
+            self._timer = self._loop.call_later(wait, self._start)
+
+    def end(self, claim: Claim, outcome: Outcome | None) -> None:
+        """An attempt ended; None: its claim is void, forget it and its chunks."""
+        if outcome is None:
+            self._chunks.pop(claim.task.seq, None)
+            return
+        self._ended.append((claim, outcome))
+        if self._working is None and len(self._ended) == 1:
+            self._loop.call_soon(self._start)
+
+    async def drain(self) -> None:
+        """Until everything told so far is durable or refused for good."""
+        while self._ended or self._chunks or self._working is not None:
+            self._start()
+            if self._working is not None:
+                await asyncio.wait([self._working])
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._working is None and (self._ended or self._chunks):
+            self._working = self._loop.create_task(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while self._ended or self._chunks:
+                if self._chunks:
+                    await self._append()
+                if self._ended:
+                    await self._finish()
+                elif self._chunks:
+                    break
+        except StoreClosed:
+            self._chunks.clear()
+            self._ended.clear()
+        finally:
+            self._working = None
+        if self._ended:
+            self._start()
+        elif self._chunks and self._timer is None:
+            self._timer = self._loop.call_later(CHUNK_SECONDS, self._start)
+
+    async def _append(self) -> None:
+        held, self._chunks = self._chunks, {}
+        self._last_append = self._loop.time()
+        items = list(held.values())
+        try:
+            errors = await self._store.append(items, self._clock.read())
+        except StoreClosed:
+            raise
+        except StoreError as error:
+            log.warning("reporter.append_failed", extra={"error": str(error), "attempts": len(items)})
+            for seq, (claim, chunks) in held.items():
+                later = self._chunks.get(seq)
+                self._chunks[seq] = (claim, chunks + (later[1] if later and later[0] is claim else []))
+            await asyncio.sleep(_RETRY_SECONDS)
+            return
+        for (claim, _), lost in zip(items, errors, strict=True):
+            if lost is not None:
+                self._refused(claim, lost)
+
+    async def _finish(self) -> None:
+        # An attempt whose chunks are still here (the disk was full, or more came) ends after them.
+        ready = [item for item in self._ended if item[0].task.seq not in self._chunks]
+        if not ready:
+            return
+        self._ended = [item for item in self._ended if item[0].task.seq in self._chunks]
+        try:
+            errors = await self._store.finish(ready, self._clock.read())
+        except StoreClosed:
+            raise
+        except StoreError as error:
+            log.warning("reporter.finish_failed", extra={"error": str(error), "attempts": len(ready)})
+            self._ended = ready + self._ended
+            await asyncio.sleep(_RETRY_SECONDS)
+            return
+        for (claim, _), lost in zip(ready, errors, strict=True):
+            if lost is not None:
+                self._refused(claim, lost)
+
+    def _refused(self, claim: Claim, lost: ClaimLost) -> None:
+        log.warning("reporter.claim_lost", extra={"task_id": claim.task.id, "attempt": claim.attempt, "reason": lost.reason})
+        self._chunks.pop(claim.task.seq, None)
+        self._on_lost(claim)

@@ -1,0 +1,129 @@
+"""Background duties that keep work flowing: stage what is due, expire what is late, rescue what lost its worker, prune what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from inferq.clock import Clock
+from inferq.errors import StoreClosed, StoreError
+from inferq.events import TaskReleased, TaskRetrying, TaskSubmitted
+from inferq.store import Change, Retention, Store
+from inferq.task import State
+
+log: Final = logging.getLogger("inferq.upkeep")
+
+_LIMIT: Final = 500
+_STEP_MS: Final = 1000
+"""A change of wall time against monotonic time beyond this is a step of the clock."""
+
+
+class Upkeep:
+    """Every duty may run in any process at any time; each starts at a random phase, so that processes do not march in step. Seconds."""
+
+    def __init__(  # noqa: PLR0913 - wiring
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        rescue_interval: float,
+        prune_interval: float,
+        keep: dict[State, Retention],
+        chunk_age: float,
+        event_age: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._rescue_interval = rescue_interval
+        self._prune_interval = prune_interval
+        self._keep = keep
+        self._chunk_age = chunk_age
+        self._event_age = event_age
+        self._offset: int | None = None
+        self._due_changed = asyncio.Event()
+        self._next_due: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unlisten = store.listen(self._hear)
+
+    async def start(self) -> None:
+        """Take back what dead processes held, then go on in the background."""
+        await self._rescue()
+        self._next_due = await self._store.stage(self._clock.read(), stepped=True)
+        self._tasks = [
+            asyncio.create_task(self._stage_when_due(), name="inferq-stage"),
+            asyncio.create_task(self._every(self._rescue_interval, self._rescue), name="inferq-rescue"),
+            asyncio.create_task(self._every(self._prune_interval, self._prune), name="inferq-prune"),
+        ]
+
+    async def stop(self) -> None:
+        self._unlisten()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def _hear(self, change: Change) -> None:
+        for event in change.events:
+            if isinstance(event, TaskSubmitted | TaskRetrying | TaskReleased) and event.due and event.due < (self._next_due or 1 << 62):
+                self._next_due = event.due
+                self._due_changed.set()
+
+    async def _stage_when_due(self) -> None:
+        while True:
+            self._due_changed.clear()
+            wait = 1.0
+            if self._next_due is not None:
+                wait = min(wait, max(0.0, (self._next_due - self._clock.read().wall) / 1000))
+            try:
+                async with asyncio.timeout(wait):
+                    await self._due_changed.wait()
+                continue
+            except TimeoutError:
+                pass
+            stepped = self._clock_stepped()
+            if not stepped and (self._next_due is None or self._next_due > self._clock.read().wall):
+                continue
+            try:
+                self._next_due = await self._store.stage(self._clock.read(), limit=_LIMIT, stepped=stepped)
+            except StoreClosed:
+                return
+            except StoreError as error:
+                log.warning("upkeep.stage_failed", extra={"error": str(error)})
+                await asyncio.sleep(1.0)
+
+    def _clock_stepped(self) -> bool:
+        now = self._clock.read()
+        offset, self._offset = self._offset, now.wall - now.mono
+        return offset is not None and abs(self._offset - offset) > _STEP_MS
+
+    async def _every(self, interval: float, duty: object) -> None:
+        assert callable(duty)  # noqa: S101 - narrows the type
+        await asyncio.sleep(self._rng.uniform(0.0, min(interval, 30.0)))
+        while True:
+            try:
+                await duty()
+            except StoreClosed:
+                return
+            except StoreError as error:
+                log.warning("upkeep.duty_failed", extra={"error": str(error)})
+            await asyncio.sleep(interval)
+
+    async def _rescue(self) -> None:
+        while await self._store.rescue(self._clock.read(), limit=_LIMIT) >= _LIMIT:
+            await asyncio.sleep(0)
+        while await self._store.expire(self._clock.read(), limit=_LIMIT) >= _LIMIT:
+            await asyncio.sleep(0)
+
+    async def _prune(self) -> None:
+        while True:
+            removed = await self._store.prune(
+                self._keep, self._clock.read(), chunks=self._chunk_age, events=self._event_age, limit=_LIMIT
+            )
+            if removed < _LIMIT:
+                return
+            # Claims go first: pruning takes small bites with pauses between them.
+            await asyncio.sleep(0.01)

@@ -1,0 +1,220 @@
+"""The loop that chooses, claims and hands over: woken by what happens, never by a tick. Knows no outcome's meaning but a full backend's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from inferq.clock import Clock
+from inferq.engine.attempt import Attempt, Rules, Stop
+from inferq.engine.backends import Backends
+from inferq.engine.reporter import Reporter
+from inferq.errors import StoreClosed, StoreError
+from inferq.events import TaskCancelled
+from inferq.policy import DEFAULT_STEPS, Heads, Step, plan
+from inferq.store import Change, Store
+from inferq.task import Claim, Outcome
+
+log: Final = logging.getLogger("inferq.worker")
+
+_FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
+
+
+class Worker:
+    """Claims for free slots only and runs what it claimed. `slots` bounds the tasks at a time over all backends."""
+
+    def __init__(  # noqa: PLR0913 - wiring
+        self,
+        store: Store,
+        backends: Backends,
+        *,
+        slots: int,
+        batch: int,
+        poll: float,
+        rules: Rules,
+        clock: Clock,
+        rng: random.Random,
+        steps: Sequence[Step] = DEFAULT_STEPS,
+    ) -> None:
+        self._store = store
+        self._backends = backends
+        self._slots = slots
+        self._batch = batch
+        self._poll = poll
+        self._rules = rules
+        self._clock = clock
+        self._rng = rng
+        self._steps = steps
+        self._heads = Heads()
+        self._paused: frozenset[str] = frozenset()
+        self._running: dict[str, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._reporter = Reporter(store, clock, on_lost=self._lose)
+        self._wakeup: asyncio.TimerHandle | None = None
+        self._fallback: asyncio.TimerHandle | None = None
+        self._pumping: asyncio.Task[None] | None = None
+        self._again = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._unlisten = store.listen(self._hear)
+
+    @property
+    def busy(self) -> int:
+        """Slots in use."""
+        return self._busy
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    async def start(self) -> None:
+        heads, self._paused = await self._store.heads()
+        self._heads.update(heads)
+        self._tick()
+
+    # hearing ---------------------------------------------------------------------------------------------------------
+
+    def _hear(self, change: Change) -> None:
+        if change.heads:
+            self._heads.update(change.heads)
+        if change.paused is not None:
+            self._paused = change.paused
+        if change.lost:
+            for attempt in tuple(self._running.values()):
+                attempt.interrupt("lost")
+        if self._running:
+            for event in change.events:
+                if type(event) is TaskCancelled:
+                    self._interrupt(event.task_id, "cancelled")
+        if change.heads or change.paused is not None:
+            self.wake()
+
+    def _lose(self, claim: Claim) -> None:
+        attempt = self._running.get(claim.task.id)
+        if attempt is not None and attempt.claim.token == claim.token:
+            attempt.interrupt("lost")
+
+    def _interrupt(self, task_id: str, why: Stop) -> None:
+        attempt = self._running.get(task_id)
+        if attempt is not None:
+            attempt.interrupt(why)
+
+    # choosing and claiming -------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something may be able to run now."""
+        if self._stopping:
+            return
+        if self._pumping is not None:
+            self._again = True
+            return
+        if self._busy < self._slots and len(self._heads):
+            self._pumping = self._loop.create_task(self._pump())
+
+    def _tick(self) -> None:
+        """The fallback poll: work that nothing woke us for."""
+        self.wake()
+        if not self._stopping:
+            self._fallback = self._loop.call_later(self._poll, self._tick)
+
+    async def _pump(self) -> None:
+        try:
+            while not self._stopping:
+                self._again = False
+                claimed = await self._claim_round()
+                if not claimed and not self._again:
+                    break
+        except StoreClosed:
+            self._stopping = True
+        except StoreError as error:
+            log.warning("worker.claim_failed", extra={"error": str(error)})
+        finally:
+            self._pumping = None
+        self._wake_at_next_opening()
+
+    async def _claim_round(self) -> int:
+        room = min(self._slots - self._busy, self._batch)
+        if room <= 0 or not len(self._heads):
+            return 0
+        now = self._clock.read()
+        pools = self._backends.pools(self._heads, paused=self._paused, room=room, now=self._loop.time())
+        wants = plan(self._heads, pools, limit=room, now=now.wall, steps=self._steps)
+        if not wants:
+            return 0
+        # The slots are taken before the claim is asked for, so that nothing else can promise them meanwhile.
+        claims = await self._store.claim(wants, now)
+        count = 0
+        for want, mine in zip(wants, claims, strict=True):
+            for claim in mine:
+                self._begin(claim, want.pool)
+            count += len(mine)
+        return count
+
+    def _wake_at_next_opening(self) -> None:
+        opening = self._backends.next_opening(self._loop.time())
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+            self._wakeup = None
+        if opening is not None and not self._stopping:
+            self._wakeup = self._loop.call_at(opening, self.wake)
+
+    # running ---------------------------------------------------------------------------------------------------------
+
+    def _begin(self, claim: Claim, pool: str) -> None:
+        backend = self._backends[pool]
+        backend.busy += 1
+        self._busy += 1
+        self._quiet.clear()
+        attempt = Attempt(
+            claim, backend, rules=self._rules, clock=self._clock, rng=self._rng, emit=self._reporter.emit
+        )
+        self._running[claim.task.id] = attempt
+        task = self._loop.create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        claim, backend = attempt.claim, attempt.backend
+        outcome: Outcome | None = None
+        try:
+            outcome = await attempt.run()
+        finally:
+            # The backend is free as soon as its call has ended; the outcome rides the next commit.
+            backend.busy -= 1
+            self._busy -= 1
+            if self._running.get(claim.task.id) is attempt:
+                del self._running[claim.task.id]
+            if not self._running:
+                self._quiet.set()
+            if outcome is not None and outcome.kind == "released" and outcome.code in _FULL_GATE and outcome.at is not None:
+                backend.shut(claim.task.flow.lane, self._loop.time() + (outcome.at - self._clock.read().wall) / 1000)
+            self._reporter.end(claim, outcome)
+            self.wake()
+
+    # stopping --------------------------------------------------------------------------------------------------------
+
+    async def stop(self, grace: float) -> None:
+        """No new claims; running attempts get `grace` seconds to finish, then they are handed back unburnt. Idempotent; a second
+        call with a shorter grace shortens the first."""
+        self._stopping = True
+        for timer in (self._wakeup, self._fallback):
+            if timer is not None:
+                timer.cancel()
+        if self._pumping is not None:
+            await asyncio.wait([self._pumping])
+        try:
+            async with asyncio.timeout(grace):
+                await self._quiet.wait()
+        except TimeoutError:
+            for attempt in tuple(self._running.values()):
+                attempt.interrupt("stopping")
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+        await self._reporter.drain()
+        self._unlisten()

@@ -1,0 +1,75 @@
+"""A task in the hand of a program: ask for its result, follow its stream, cancel it. Can be made again from an id, anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Generator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from inferq.store import LoggedChunk, Position
+from inferq.task import Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
+
+log: Final = logging.getLogger("inferq.handle")
+
+
+class AsyncHandle:
+    """Await it for the result: `result = await handle`. It holds no state of the task but its id."""
+
+
+    def __init__(self, queue: AsyncQueue, id: str) -> None:
+        self._queue = queue
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"AsyncHandle({self.id!r})"
+
+    def __await__(self) -> Generator[Any, None, TaskResult]:
+        return self.result().__await__()
+
+    async def result(self, timeout: float | str | timedelta | None = None) -> TaskResult:
+        """Wait for the end. Raises TaskFailed, TaskCancelled, or WaitTimeout (then the task goes on)."""
+        return await self._queue.result(self.id, timeout=timeout)
+
+    async def wait(self, timeout: float | str | timedelta | None = None) -> Task:
+        """Wait for the end, however it comes. Raises WaitTimeout."""
+        return await self._queue.wait(self.id, timeout=timeout)
+
+    def stream(self, after: Position = Position()) -> AsyncIterator[LoggedChunk]:
+        """Every chunk after a place, logged or still to come, up to and with the `end` record. Any number may follow, from any process."""
+        return self._queue.stream(self.id, after=after)
+
+    async def text_stream(self) -> AsyncIterator[str]:
+        """Only the answer's text. Text of an attempt that was thrown away is not taken back: use `stream` to see `reset` records."""
+        async for logged in self.stream():
+            if logged.chunk.kind in ("text", "stdout"):
+                yield logged.chunk.text
+
+    async def refresh(self) -> Task:
+        """The task as it stands. Raises TaskNotFound."""
+        return await self._queue.get(self.id)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Waiting: it ends at once. Running: fenced at once and the backend call closed. Raises WrongState when it has ended."""
+        await self._queue.cancel(self.id, reason=reason)
+
+    async def retry(self) -> None:
+        """Make a failed or cancelled task wait again. Raises WrongState."""
+        await self._queue.retry(self.id)
+
+    def future(self) -> asyncio.Future[TaskResult]:
+        """A future of the result, for `asyncio.wait` and the like."""
+        return asyncio.ensure_future(self.result())
+
+    def add_done_callback(self, callback: Callable[[AsyncHandle], object]) -> None:
+        """Call `callback(handle)` on the event loop when the task has ended, however it ended, or at once if it has."""
+
+        async def call() -> None:
+            await self.wait()
+            callback(self)
+
+        self._queue.keep(asyncio.create_task(call()))

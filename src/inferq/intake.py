@@ -1,0 +1,202 @@
+"""From what a caller says to what a store keeps: types, JSON that survives, the executor's own rules, estimate, size class, id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
+from inferq.estimate import estimate, size_class
+from inferq.executor import Executor
+from inferq.task import FlowKey, NewTask, Submission, lane_of, new_id, priority_number
+
+MAX_DEPTH: Final = 64
+"""Levels of nesting that a payload may have."""
+STREAMED_ACTIONS: Final = frozenset({"chat", "generate", "execute"})
+"""Actions whose chunks are kept unless the submission says otherwise."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_check_types: Final = msgspec.json.Decoder(Submission).decode
+_PLACE: Final = re.compile(r"^(.*?) - at `\$\.?(.*?)`$", re.DOTALL)
+
+
+def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
+    """A submission from a mapping such as a JSON object; names of priorities become numbers. Raises InvalidTask naming the field."""
+    if isinstance(given, Submission):
+        return given
+    fields = dict(given)
+    if "priority" in fields:
+        fields["priority"] = checked_priority(fields["priority"])
+    if fields.get("stream") is None:
+        fields["stream"] = fields.get("action") in STREAMED_ACTIONS
+    try:
+        return msgspec.convert(fields, Submission)
+    except msgspec.ValidationError as error:
+        raise located(error) from None
+
+
+def checked_priority(value: int | str) -> int:
+    try:
+        return priority_number(value)
+    except ValueError as error:
+        raise InvalidTask(str(error), field="priority") from None
+
+
+def located(error: Exception) -> InvalidTask:
+    """Our error for msgspec's, with the place as a field."""
+    match = _PLACE.match(str(error))
+    text, field = match.groups() if match else (str(error), "")
+    return InvalidTask(text[:1].lower() + text[1:], field=field)
+
+
+def admit(submission: Submission, executor_of: Callable[[str, str | None], Executor], *, max_bytes: int) -> NewTask:
+    """Check everything and make it ready to be kept; nothing is stored when this raises (InvalidTask and its kinds)."""
+    executor = executor_of(submission.executor, submission.backend)
+    for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
+        if value:
+            check_json(value, name)
+    spec = _encoded(submission)
+    if len(spec) > max_bytes:
+        raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
+    _check_own_rules(submission)
+    _check_executor_rules(submission, executor)
+    tokens = submission.estimate
+    if tokens is None and type(executor).estimate is not Executor.estimate:
+        tokens = executor.estimate(submission.action, submission.payload)
+    if tokens is None:
+        tokens = estimate(submission.action, submission.payload, submission.options)
+    start, end = submission.start_deadline, submission.deadline
+    return NewTask(
+        id=new_id(),
+        flow=FlowKey(
+            lane_of(submission.executor, submission.model, submission.backend),
+            submission.priority,
+            submission.size or size_class(tokens),
+            submission.tenant,
+        ),
+        action=submission.action,
+        spec=spec,
+        estimate=tokens,
+        key=submission.key,
+        digest=_digest(submission) if submission.key is not None else None,
+        due=submission.scheduled_at,
+        expires=min(start, end) if start is not None and end is not None else start if end is None else end,
+        at_most_once=submission.at_most_once,
+    )
+
+
+def _encoded(submission: Submission) -> bytes:
+    try:
+        spec = _encode(submission)
+        _check_types(spec)
+    except msgspec.ValidationError as error:
+        raise located(error) from None
+    except UnicodeEncodeError as error:
+        raise InvalidTask(f"expected text that UTF-8 can hold, got a lone surrogate ({error.reason})", field="submission") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidTask(f"expected JSON values, got: {error}", field="submission") from None
+    except RecursionError:
+        raise InvalidTask(f"expected at most {MAX_DEPTH} levels of nesting, got more", field="payload") from None
+    return spec
+
+
+def _digest(submission: Submission) -> bytes:
+    return hashlib.blake2b(_encode(msgspec.structs.replace(submission, key=None)), digest_size=16).digest()
+
+
+def _check_own_rules(submission: Submission) -> None:
+    if not -(2**63) <= submission.priority < 2**63:
+        raise InvalidTask(f"expected an integer of 64 bits, got {submission.priority}", field="priority")
+    for name, limit in (("timeout", submission.timeout), ("idle_timeout", submission.idle_timeout)):
+        if limit is not None and not (math.isfinite(limit) and limit > 0):
+            raise InvalidTask(f"expected seconds above 0, got {limit}", field=name)
+    if submission.max_retries is not None and submission.max_retries < 0:
+        raise InvalidTask(f"expected 0 (none) or more, got {submission.max_retries}", field="max_retries")
+    if submission.estimate is not None and submission.estimate < 0:
+        raise InvalidTask(f"expected 0 or more tokens, got {submission.estimate}", field="estimate")
+    for name in ("key", "model", "tenant", "backend"):
+        text = getattr(submission, name)
+        if text and "\x00" in text:
+            raise InvalidTask("expected text without NUL characters, got one", field=name)
+    if submission.key == "":
+        raise InvalidTask("expected a key of at least one character, got an empty one; leave it out for none", field="key")
+
+
+def _check_executor_rules(submission: Submission, executor: Executor) -> None:
+    action, payload = submission.action, submission.payload
+    if action not in executor.actions:
+        known = ", ".join(executor.actions)
+        raise UnknownAction(f"expected an action of executor {submission.executor} ({known}), got {action!r}", field="action")
+    if executor.needs_model and not submission.model:
+        raise InvalidTask(f"expected the name of a model for executor {submission.executor}, got none", field="model")
+    for name in executor.required.get(action, ()):
+        if name not in payload:
+            raise InvalidTask(f"expected this field for action {action}, got none", field=f"payload.{name}")
+    executor.validate(action, submission.model, payload)
+
+
+def check_json(value: Any, path: str, depth: int = 1) -> None:
+    """Refuse what JSON or the wire would lose or garble: NaN, infinities, NUL, other types, keys that are no text, deep nesting."""
+    kind = type(value)
+    if kind is str:
+        if "\x00" in value:
+            raise InvalidTask("expected text without NUL characters, got one", field=path)
+        if not value.isascii():
+            _check_unicode(value, path)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidTask(f"expected a finite number, got {value}", field=path)
+    elif kind is dict or kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            raise InvalidTask(f"expected at most {MAX_DEPTH} levels of nesting, got more", field=path)
+        if kind is dict:
+            for key, part in value.items():
+                if type(key) is not str:
+                    raise InvalidTask(f"expected text as key, got {key!r}", field=path)
+                check_json(key, f"{path} (key)", depth + 1)
+                check_json(part, f"{path}.{key}", depth + 1)
+        else:
+            for index, part in enumerate(value):
+                check_json(part, f"{path}[{index}]", depth + 1)
+    elif kind is int:
+        if not -(2**63) <= value < 2**64:
+            raise InvalidTask(f"expected an integer of 64 bits, got {value}", field=path)
+    elif value is not None and kind is not bool:
+        raise InvalidTask(f"expected a JSON value (text, number, true, false, null, list, object), got {kind.__name__}", field=path)
+
+
+def _check_unicode(text: str, path: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidTask("expected text that UTF-8 can hold, got a lone surrogate", field=path) from None
+
+
+def strict_json(text: str | bytes) -> Any:
+    """Decode JSON from a person's file; repeated keys, NaN and trailing text are InvalidTask instead of silent choices."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, value in items:
+            if key in made:
+                raise InvalidTask("expected each key once, got it twice", field=key)
+            made[key] = value
+        return made
+
+    def constant(name: str) -> Any:
+        raise InvalidTask(f"expected a finite number, got {name}")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise InvalidTask(f"expected JSON in UTF-8, got: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidTask(f"expected JSON, got: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise InvalidTask(f"expected at most {MAX_DEPTH} levels of nesting, got more") from None

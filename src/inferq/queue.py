@@ -1,0 +1,554 @@
+"""The front door: submit, ask, cancel, watch. It holds the store and, unless told otherwise, an engine that works in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+
+from inferq.clock import Clock, SystemClock, seconds
+from inferq.config import BackendSettings, Settings, load
+from inferq.engine import Backend, Backends, Engine
+from inferq.errors import (
+    AmbiguousId,
+    ConfigError,
+    InvalidTask,
+    StoreClosed,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskNotFound,
+    WaitTimeout,
+    WrongState,
+)
+from inferq.events import Event, type_filter
+from inferq.executor import Executor
+from inferq.handle import AsyncHandle
+from inferq.hub import Hub
+from inferq.intake import STREAMED_ACTIONS, admit, checked_priority, submission_from
+from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
+from inferq.stores import open_store
+from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
+
+log: Final = logging.getLogger("inferq.queue")
+
+Duration = float | str | timedelta
+Moment = datetime | Duration
+"""An aware datetime, or a duration from now."""
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """Tasks by state; pending ones by priority and lane; this process's slots; what is paused."""
+
+    states: dict[str, int]
+    total: int
+    pending_by_priority: dict[int, int]
+    pending_by_lane: dict[str, int]
+    workers_active: int
+    workers_idle: int
+    paused: list[str]
+
+
+class AsyncQueue:
+    """A durable queue in this program.
+
+        async with AsyncQueue("sqlite:///inferq.db") as queue:
+            task = await queue.chat("smollm2", "Why is the sky blue?", executor="llamacpp")
+            print((await task.result()).text)
+
+    `backends` are places where tasks run (default: what the configuration says); `work=False` opens the door only, and other
+    processes run the tasks. Submits are durable when they return.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        backends: Sequence[Backend | BackendSettings | Executor] | None = None,
+        settings: Settings | None = None,
+        work: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings if settings is not None else load().settings
+        self._url = url if url is not None else self._settings.store.url
+        self._clock = clock or SystemClock()
+        self._given = backends
+        self._work = work
+        self._backends: Backends | None = None
+        self._store: Store | None = None
+        self._hub: Hub | None = None
+        self._engine: Engine | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopped = asyncio.Event()
+
+    # coming and going ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
+        if self._store is not None:
+            return
+        worker = self._settings.worker
+        self._store = await open_store(
+            self._url,
+            durability=self._settings.store.durability,
+            clock=self._clock,
+            lease=worker.lease,
+            lost_limit=worker.lost_limit,
+        )
+        self._hub = Hub(self._store)
+        try:
+            if self._work:
+                self._engine = Engine(self._store, self._places(), self._settings, clock=self._clock)
+                await self._engine.start()
+        except BaseException:
+            self._engine = None
+            await self._store.close()
+            raise
+
+    async def stop(self, grace: Duration | None = None) -> None:
+        """Stop working: no new claims; running tasks finish within the grace (default: the settings') or are handed back unburnt."""
+        if self._engine is not None:
+            await self._engine.stop(self._settings.worker.shutdown_grace if grace is None else seconds(grace))
+
+    async def close(self, grace: Duration | None = None) -> None:
+        """`stop`, then close the store. Idempotent."""
+        store = self._store
+        if store is None:
+            return
+        await self.stop(grace)
+        self._engine = None
+        if self._hub is not None:
+            self._hub.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._store = None
+        await store.close()
+        self._stopped.set()
+
+    async def run_until_stopped(self) -> None:
+        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        stopping: list[asyncio.Task[None]] = []
+
+        def ask() -> None:
+            if asked.is_set():
+                stopping.append(loop.create_task(self.stop(0)))
+            asked.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask)
+        try:
+            await asked.wait()
+            await self.stop()
+            if stopping:
+                await asyncio.wait(stopping)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Own a background task: it is awaited or cancelled when the queue closes, and what it raises is logged."""
+        self._tasks.add(task)
+        task.add_done_callback(self._dropped)
+
+    def _dropped(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("queue.background_failed", exc_info=error)
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises StoreClosed."""
+        if self._store is None:
+            raise StoreClosed("expected an open queue; use `async with AsyncQueue(...)` or call start() first")
+        return self._store
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def _watch(self) -> Hub:
+        if self._hub is None or self._store is None:
+            raise StoreClosed("expected an open queue; use `async with AsyncQueue(...)` or call start() first")
+        return self._hub
+
+    def _places(self) -> Backends:
+        if self._backends is None:
+            given = self._settings.backends if self._given is None else self._given
+            self._backends = Backends([_backend(place) for place in given])
+        return self._backends
+
+    def backends(self) -> list[Backend]:
+        """Where tasks can run, as configured."""
+        return list(self._places())
+
+    # submit ----------------------------------------------------------------------------------------------------------
+
+    async def submit(  # noqa: PLR0913 - every field of a submission by its name
+        self,
+        executor: str,
+        action: str,
+        *,
+        model: str = "",
+        payload: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        priority: int | str = "normal",
+        backend: str | None = None,
+        tenant: str = "",
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        timeout: Duration | None = None,
+        idle_timeout: Duration | None = None,
+        start_deadline: Moment | None = None,
+        deadline: Moment | None = None,
+        max_retries: int | None = None,
+        at_most_once: bool = False,
+        stream: bool | None = None,
+    ) -> AsyncHandle:
+        """Keep one task; durable when this returns. Raises InvalidTask (nothing stored), DuplicateKey, QueueFull, StoreError.
+
+        `at` or `delay` says when it may start at the earliest. The same `key` with the same body is the same task.
+        """
+        if at is not None and delay is not None:
+            raise InvalidTask("expected at or delay, got both", field="at")
+        submission = Submission(
+            executor=executor,
+            action=action,
+            model=model,
+            payload=dict(payload or {}),
+            options=dict(options or {}),
+            priority=checked_priority(priority),
+            backend=backend,
+            tenant=tenant,
+            key=key,
+            tags=list(tags),
+            metadata=dict(metadata or {}),
+            scheduled_at=self._instant(at if at is not None else delay, "at" if at is not None else "delay"),
+            timeout=_seconds(timeout, "timeout"),
+            idle_timeout=_seconds(idle_timeout, "idle_timeout"),
+            start_deadline=self._instant(start_deadline, "start_deadline"),
+            deadline=self._instant(deadline, "deadline"),
+            max_retries=max_retries,
+            at_most_once=at_most_once,
+            stream=action in STREAMED_ACTIONS if stream is None else stream,
+        )
+        return (await self.submit_many([submission]))[0]
+
+    async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
+        """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
+        places, bound = self._places(), self._settings.store.max_payload_bytes
+        tasks = []
+        for index, given in enumerate(submissions):
+            try:
+                tasks.append(admit(submission_from(given), places.executor_of, max_bytes=bound))
+            except InvalidTask as error:
+                if index == 0 and isinstance(given, Submission):
+                    raise
+                error.args = (f"submissions[{index}].{error.args[0]}",)
+                error.field = f"submissions[{index}].{error.field}"
+                raise
+        ids = await self.store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
+        return [AsyncHandle(self, id) for id in ids]
+
+    async def chat(
+        self, model: str, messages: str | Sequence[Mapping[str, Any]], *, system: str | None = None, executor: str = "ollama", **common: Any
+    ) -> AsyncHandle:
+        """A chat; a text is one message of the user. `common` is everything `submit` takes; further payload fields go in `payload`."""
+        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(message) for message in messages]
+        return await self._ask_model(executor, "chat", model, {"messages": said, "system": system}, common)
+
+    async def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        system: str | None = None,
+        template: str | None = None,
+        raw: bool | None = None,
+        executor: str = "ollama",
+        **common: Any,
+    ) -> AsyncHandle:
+        """A completion of a prompt."""
+        payload = {"prompt": prompt, "system": system, "template": template, "raw": raw}
+        return await self._ask_model(executor, "generate", model, payload, common)
+
+    async def embed(
+        self, model: str, input: str | Sequence[str], *, truncate: bool | None = None, executor: str = "ollama", **common: Any
+    ) -> AsyncHandle:
+        """Vectors of one or more texts."""
+        texts = input if isinstance(input, str) else list(input)
+        return await self._ask_model(executor, "embed", model, {"input": texts, "truncate": truncate}, common)
+
+    async def _ask_model(self, executor: str, action: str, model: str, own: dict[str, Any], common: dict[str, Any]) -> AsyncHandle:
+        payload = {name: value for name, value in own.items() if value is not None} | dict(common.pop("payload", None) or {})
+        return await self.submit(executor, action, model=model, payload=payload, **common)
+
+    async def batch(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[TaskResult | TaskError]:
+        """Submit all, wait for all; results in order, a failed or cancelled task's error in its place."""
+        return await self._collect(await self.submit_many(submissions))
+
+    async def batch_in_background(
+        self,
+        submissions: Iterable[Submission | Mapping[str, Any]],
+        callback: Callable[[list[TaskResult | TaskError]], object] | None = None,
+    ) -> list[AsyncHandle]:
+        """Submit all and return at once; `callback` gets all results in order when the last has ended."""
+        handles = await self.submit_many(submissions)
+        if callback is not None:
+            told = callback
+
+            async def tell() -> None:
+                told(await self._collect(handles))
+
+            self.keep(asyncio.create_task(tell()))
+        return handles
+
+    async def _collect(self, handles: Sequence[AsyncHandle]) -> list[TaskResult | TaskError]:
+        async def one(handle: AsyncHandle) -> TaskResult | TaskError:
+            try:
+                return await handle.result()
+            except TaskError as error:
+                return error
+
+        return await asyncio.gather(*(one(handle) for handle in handles))
+
+    def _instant(self, moment: Moment | None, field: str) -> int | None:
+        if moment is None:
+            return None
+        if isinstance(moment, datetime):
+            if moment.tzinfo is None:
+                raise InvalidTask(f"expected a time with its zone, got {moment.isoformat()} without one", field=field)
+            return round(moment.astimezone(UTC).timestamp() * 1000)
+        after = _seconds(moment, field)
+        return None if after is None else self._clock.read().wall + round(after * 1000)
+
+    # ask -------------------------------------------------------------------------------------------------------------
+
+    def handle(self, id: str) -> AsyncHandle:
+        """A handle from a full id; asks nothing."""
+        return AsyncHandle(self, id)
+
+    async def resolve(self, prefix: str) -> str:
+        """The full id that begins so. Raises TaskNotFound or AmbiguousId."""
+        if not prefix:
+            raise TaskNotFound("expected the id of a task or the beginning of one, got an empty text")
+        found = (await self.store.find(Filter(prefix=prefix.lower()), limit=2)).tasks
+        if not found:
+            raise TaskNotFound(f"expected the id of a task or the beginning of one, got {prefix!r}: no task has it")
+        if len(found) > 1 and found[0].id != prefix.lower():
+            raise AmbiguousId(f"expected the beginning of one id, but several tasks begin with {prefix!r}; give more of it")
+        return found[0].id
+
+    async def get(self, id: str) -> Task:
+        """Raises TaskNotFound."""
+        task = await self.store.get(id)
+        if task is None:
+            raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+        return task
+
+    async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
+        """One page, newest first; pass the page's `after` to go on."""
+        return await self.store.find(where or Filter(), after=after, limit=limit)
+
+    async def iterate(self, where: Filter | None = None) -> AsyncIterator[Task]:
+        """All tasks that fit, newest first, page by page."""
+        after: int | None = None
+        while True:
+            page = await self.store.find(where or Filter(), after=after, limit=500)
+            for task in page.tasks:
+                yield task
+            if page.after is None:
+                return
+            after = page.after
+
+    async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
+        """Ended attempts of a task, first to last."""
+        return await self.store.attempts(id)
+
+    async def stats(self) -> QueueStats:
+        """Counts, from maintained counters."""
+        counts = await self.store.counts()
+        worker = self._engine.worker if self._engine is not None else None
+        return QueueStats(
+            states=counts.states,
+            total=counts.total,
+            pending_by_priority=counts.pending_by_priority,
+            pending_by_lane=counts.pending_by_lane,
+            workers_active=counts.states["running"],
+            workers_idle=max(0, worker.slots - worker.busy) if worker is not None else 0,
+            paused=sorted(await self.paused()),
+        )
+
+    async def why(self, id: str) -> str:
+        """One line that says what a task waits for."""
+        task = await self.get(id)
+        if task.state is State.SCHEDULED and task.due is not None:
+            when = datetime.fromtimestamp(task.due / 1000, UTC).isoformat(timespec="seconds")
+            reason = f" after {task.code}: {task.error}" if task.code else ""
+            return f"scheduled: not before {when}{reason}"
+        if task.state is not State.PENDING:
+            return f"it does not wait: it is {task.state}"
+        paused = await self.paused()
+        if "*" in paused or task.flow.lane in paused:
+            return f"paused: claims are stopped for {'all lanes' if '*' in paused else 'lane ' + task.flow.lane}"
+        if self._work and not self._places().serving(task.flow.lane):
+            return f"no backend here serves lane {task.flow.lane}"
+        counts = await self.store.counts()
+        ahead = sum(number for priority, number in counts.pending_by_priority.items() if priority > task.flow.priority)
+        return f"no free slot yet: {ahead} tasks of higher priority wait, and {counts.states['running']} run"
+
+    # wait and watch --------------------------------------------------------------------------------------------------
+
+    async def wait(self, id: str, timeout: Duration | None = None) -> Task:
+        """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
+        limit = _seconds(timeout, "timeout")
+        waiter = self._watch.end_of(id)
+        try:
+            task = await self.get(id)
+            if task.state.is_final:
+                return task
+            async with asyncio.timeout(limit):
+                await waiter
+        except TimeoutError:
+            raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later") from None
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                raise StoreClosed("the queue was closed while waiting; the task goes on when it is opened again") from None
+            raise
+        finally:
+            self._watch_forget(id, waiter)
+        return await self.wait(id, timeout=timeout)
+
+    def _watch_forget(self, id: str, waiter: asyncio.Future[None]) -> None:
+        if self._hub is not None:
+            self._hub.forget(id, waiter)
+
+    async def result(self, id: str, timeout: Duration | None = None) -> TaskResult:
+        """The result when it is there. Raises TaskFailed, TaskCancelled, WaitTimeout, TaskNotFound."""
+        task = await self.wait(id, timeout=timeout)
+        if task.state is State.COMPLETED:
+            found = await self.store.result(id)
+            if found is None:
+                raise TaskNotFound(f"the result of task {id} is gone: it was pruned")
+            return found
+        if task.state is State.CANCELLED:
+            why = f": {task.error}" if task.error else ""
+            raise TaskCancelled(f"task {id} was cancelled{why}", task_id=id, reason=task.error)
+        raise TaskFailed(
+            f"task {id} failed after {task.attempt} attempts with {task.code}: {task.error}",
+            task_id=id,
+            failure=task.code or "internal",
+            attempts=task.attempt,
+        )
+
+    async def stream(self, id: str, after: Position = Position()) -> AsyncIterator[LoggedChunk]:
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
+        await self.get(id)
+        async for logged in self._watch.stream(id, after):
+            yield logged
+
+    async def events(self, *types: str, after: int | None = None) -> AsyncIterator[Event]:
+        """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
+
+        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
+        """
+        async for event in self._watch.events(type_filter(types), after):
+            yield event
+
+    def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
+        """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
+        return self._watch.subscribe(callback, type_filter(types))
+
+    # change ----------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, *ids: str, reason: str = "") -> None:
+        """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
+        _raise_first(await self.store.cancel(ids, self._clock.read(), reason=reason))
+
+    async def set_priority(self, id: str, priority: int | str) -> None:
+        """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
+        _raise_first(await self.store.reprioritize([id], checked_priority(priority), self._clock.read()))
+
+    async def retry(self, *ids: str) -> None:
+        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
+        _raise_first(await self.store.retry(ids, self._clock.read()))
+
+    async def pause(self, scope: str = "*") -> None:
+        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on."""
+        await self.store.pause(scope, self._clock.read())
+
+    async def resume(self, scope: str = "*") -> None:
+        """Undo `pause` of the same scope."""
+        await self.store.resume(scope, self._clock.read())
+
+    async def paused(self) -> frozenset[str]:
+        """Paused scopes."""
+        return (await self.store.heads())[1]
+
+    # the store -------------------------------------------------------------------------------------------------------
+
+    async def backup(self, path: str | Path) -> None:
+        """A consistent copy into a new file, while work goes on."""
+        await self.store.backup(Path(path))
+
+    async def check(self) -> builtins.list[str]:
+        """What is wrong with the store; empty when it is sound."""
+        return await self.store.check()
+
+    async def store_stats(self) -> StoreStats:
+        return await self.store.stats()
+
+
+def _backend(place: Backend | BackendSettings | Executor) -> Backend:
+    if isinstance(place, Backend):
+        return place
+    if isinstance(place, BackendSettings):
+        return Backend.from_settings(place)
+    if isinstance(place, Executor):
+        return Backend(place, kind=place.name)
+    raise ConfigError(f"expected a Backend, BackendSettings or an Executor, got {type(place).__name__}")
+
+
+def _seconds(value: Duration | None, field: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        return seconds(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidTask(str(error), field=field) from None
+
+
+def _raise_first(errors: Sequence[WrongState | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+async def aconnect(url: str | None = None, *, work: bool = True, settings: Settings | None = None) -> AsyncQueue:
+    """An open AsyncQueue on the store that the URL names; close it, or use it as a context manager."""
+    queue = AsyncQueue(url, work=work, settings=settings)
+    await queue.start()
+    return queue
+
+
+__all__ = ["AsyncQueue", "Duration", "Moment", "QueueStats", "aconnect"]
