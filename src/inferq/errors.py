@@ -1,26 +1,26 @@
 """Every error a caller can meet, as one tree; each class carries a stable code, an HTTP status and whether to try again.
 
-    InferqError
-    ├── ConfigError                         a setting is wrong; names the setting and its source
-    ├── PluginError                         an executor could not be loaded
-    ├── InvalidTask                         the submission is wrong; `field` says where
-    │   ├── UnknownExecutor · UnknownAction
-    │   └── PayloadTooLarge
-    ├── TaskNotFound · AmbiguousId
-    ├── Conflict
-    │   ├── DuplicateKey                    same idempotency key, other body
-    │   └── WrongState                      the task's state forbids it
-    ├── Rejected → QueueFull                try later; `retry_after` in seconds
-    ├── StoreError                          the truth could not be read or written
-    │   ├── StoreLocked · StoreFull · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
-    ├── ClaimLost                           the claim was superseded; `reason` says by what
-    ├── TaskError                           a task ended without a result
-    │   └── TaskFailed · TaskCancelled
-    ├── WaitTimeout (also TimeoutError)     only the waiting ended; the task goes on
-    └── ExecutorError                       raised by executors, turned into outcomes
-        ├── RetryLater                      wait: rate limited or overloaded; burns no attempt
-        ├── Unavailable                     again: connect, 5xx, cut stream; burns an attempt
-        └── Reject                          now fail: asking again cannot help
+InferqError
+├── ConfigError                         a setting is wrong; names the setting and its source
+├── PluginError                         an executor could not be loaded
+├── InvalidTask                         the submission is wrong; `field` says where
+│   ├── UnknownExecutor · UnknownAction
+│   └── PayloadTooLarge
+├── TaskNotFound · AmbiguousId
+├── Conflict
+│   ├── DuplicateKey                    same idempotency key, other body
+│   └── WrongState                      the task's state forbids it
+├── Rejected → QueueFull                try later; `retry_after` in seconds
+├── StoreError                          the truth could not be read or written
+│   ├── StoreLocked · StoreFull · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
+├── ClaimLost                           the claim was superseded; `reason` says by what
+├── TaskError                           a task ended without a result
+│   └── TaskFailed · TaskCancelled
+├── WaitTimeout (also TimeoutError)     only the waiting ended; the task goes on
+└── ExecutorError                       raised by executors, turned into outcomes
+    ├── RetryLater                      wait: rate limited or overloaded; burns no attempt
+    ├── Unavailable                     again: connect, 5xx, cut stream; burns an attempt
+    └── Reject                          now fail: asking again cannot help
 """
 
 from __future__ import annotations

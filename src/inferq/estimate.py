@@ -20,8 +20,8 @@ DEFAULT_OUTPUT_TOKENS: Final = 512
 MEDIUM_FROM: Final = 15_000
 LONG_FROM: Final = 75_000
 
-_OUTPUT_BOUNDS = ("max_completion_tokens", "max_tokens", "num_predict", "max_output_tokens")
-_TEXT_FIELDS = ("prompt", "system", "suffix", "template", "text")
+_OUTPUT_BOUNDS = frozenset({"max_completion_tokens", "max_tokens", "num_predict", "max_output_tokens"})
+_COUNTED = frozenset({"prompt", "system", "suffix", "template", "text", "input", "tools"})
 _WITHOUT_ANSWER = frozenset({"embed", "execute", "request"})
 
 
@@ -33,14 +33,22 @@ def text_tokens(text: str) -> int:
 
 def input_tokens(payload: dict[str, Any]) -> int:
     """Tokens that the payload puts in: messages (multimodal parts too), prompts, inputs, tools."""
-    total = sum(_tokens(payload[name]) for name in _TEXT_FIELDS if name in payload)
-    for message in payload.get("messages") or ():
-        total += TOKENS_PER_MESSAGE
-        if isinstance(message, dict):
-            total += _tokens(message.get("content")) + _tokens(message.get("tool_calls"))
-            total += TOKENS_PER_IMAGE * len(message.get("images") or ())
-    total += _tokens(payload.get("input")) + _tokens(payload.get("tools"))
-    return total + TOKENS_PER_IMAGE * len(payload.get("images") or ())
+    total = 0
+    for name, value in payload.items():
+        if name in _COUNTED:
+            total += _tokens(value)
+        elif name == "messages" and isinstance(value, list | tuple):
+            total += sum(_message_tokens(message) for message in value)
+        elif name == "images" and isinstance(value, list | tuple):
+            total += TOKENS_PER_IMAGE * len(value)
+    return total
+
+
+def _message_tokens(message: Any) -> int:
+    if not isinstance(message, dict):
+        return TOKENS_PER_MESSAGE
+    content = _tokens(message.get("content")) + _tokens(message.get("tool_calls"))
+    return TOKENS_PER_MESSAGE + content + TOKENS_PER_IMAGE * len(message.get("images") or ())
 
 
 def output_tokens(action: str, payload: dict[str, Any], options: dict[str, Any]) -> int:
@@ -48,8 +56,8 @@ def output_tokens(action: str, payload: dict[str, Any], options: dict[str, Any])
     if action in _WITHOUT_ANSWER:
         return 0
     for source in (payload, options):
-        for name in _OUTPUT_BOUNDS:
-            bound = source.get(name)
+        for name in _OUTPUT_BOUNDS & source.keys():
+            bound = source[name]
             if isinstance(bound, int) and not isinstance(bound, bool) and bound > 0:
                 return bound
     return DEFAULT_OUTPUT_TOKENS

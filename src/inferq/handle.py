@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Generator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Protocol
 
 from inferq.store import LoggedChunk, Position
 from inferq.task import Task, TaskResult
 
-if TYPE_CHECKING:
-    from inferq.queue import AsyncQueue
+Duration = float | str | timedelta
 
-log: Final = logging.getLogger("inferq.handle")
+
+class Door(Protocol):
+    """What a handle needs of its queue."""
+
+    async def result(self, id: str, timeout: Duration | None = None) -> TaskResult: ...
+    async def wait(self, id: str, timeout: Duration | None = None) -> Task: ...
+    def stream(self, id: str, after: Position = Position()) -> AsyncIterator[LoggedChunk]: ...
+    async def get(self, id: str) -> Task: ...
+    async def cancel(self, *ids: str, reason: str = "") -> None: ...
+    async def retry(self, *ids: str) -> None: ...
+    def keep(self, task: asyncio.Task[Any]) -> None: ...
 
 
 class AsyncHandle:
     """Await it for the result: `result = await handle`. It holds no state of the task but its id."""
 
-
-    def __init__(self, queue: AsyncQueue, id: str) -> None:
+    def __init__(self, queue: Door, id: str) -> None:
         self._queue = queue
         self.id = id
 
@@ -31,11 +38,11 @@ class AsyncHandle:
     def __await__(self) -> Generator[Any, None, TaskResult]:
         return self.result().__await__()
 
-    async def result(self, timeout: float | str | timedelta | None = None) -> TaskResult:
+    async def result(self, timeout: Duration | None = None) -> TaskResult:
         """Wait for the end. Raises TaskFailed, TaskCancelled, or WaitTimeout (then the task goes on)."""
         return await self._queue.result(self.id, timeout=timeout)
 
-    async def wait(self, timeout: float | str | timedelta | None = None) -> Task:
+    async def wait(self, timeout: Duration | None = None) -> Task:
         """Wait for the end, however it comes. Raises WaitTimeout."""
         return await self._queue.wait(self.id, timeout=timeout)
 

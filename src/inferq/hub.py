@@ -180,16 +180,16 @@ class Hub:
                             if wanted(event.type):
                                 yield event
                 while follower.entries and not follower.behind:
-                    event = follower.entries.popleft()
-                    assert not isinstance(event, Grown)  # noqa: S101 - narrows the type
-                    if event.position <= place:
+                    entry = follower.entries.popleft()
+                    assert not isinstance(entry, Grown)  # noqa: S101 - narrows the type
+                    if entry.position <= place:
                         continue
-                    if event.position != place + 1:
+                    if entry.position != place + 1:
                         follower.look()
                         break
-                    place = event.position
-                    if wanted(event.type):
-                        yield event
+                    place = entry.position
+                    if wanted(entry.type):
+                        yield entry
         finally:
             self._events.remove(follower)
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -64,8 +64,10 @@ class ReplyStream:
         Raises Unavailable (`sent=True`) when the connection is cut before the body's end, Reject when the body is longer
         than `max_bytes`.
         """
-        with _translated(self._origin):
+        try:
             piece = await self._response.content.readany()
+        except Exception as error:  # noqa: BLE001 - raised again in our words
+            _raise_meaning(error, self._origin)
         self._left -= len(piece)
         if self._left < 0:
             raise Reject(f"{self._origin} answered with more than {self._limit} bytes, the limit set for one answer")
@@ -158,8 +160,12 @@ class HttpClient:
         address = self._address(url)
         origin = origin_of(address)
         session = self._open()
-        with _translated(origin):
+        try:
             response = await self._send(session, method, address, body=body, headers=sent)
+        except _RefusedError as refused:
+            raise refused.reason from None
+        except Exception as error:  # noqa: BLE001 - raised again in our words
+            _raise_meaning(error, origin)
         try:
             yield ReplyStream(response, origin, max_bytes)
         finally:
@@ -178,28 +184,18 @@ class HttpClient:
     async def _send(
         self, session: aiohttp.ClientSession, method: str, address: str, *, body: bytes | None, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        import aiohttp
-
         # Two turns of the loop: the first reads, the second handles what servers did to their idle connections meanwhile.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        for fresh in (False, False, True):
+        return await session.request(
+            method,
+            address,
             # As a file: aiohttp writes bytes in one go, which holds up the event loop when they are megabytes.
-            data = None if body is None else io.BytesIO(body)
-            try:
-                return await session.request(
-                    method,
-                    address,
-                    data=data,
-                    headers=headers,
-                    allow_redirects=self._max_redirects > 0,
-                    max_redirects=self._max_redirects + 1,
-                )
-            except aiohttp.ClientConnectionResetError:
-                # The server had closed before all was written, so it cannot have acted on it: safe to send anew.
-                if fresh:
-                    raise
-        raise AssertionError("unreachable: the last try returns or raises")
+            data=None if body is None else io.BytesIO(body),
+            headers=headers,
+            allow_redirects=self._max_redirects > 0,
+            max_redirects=self._max_redirects + 1,
+        )
 
     def _address(self, url: str) -> str:
         address = self.base_url + url if url.startswith("/") else url
@@ -271,30 +267,33 @@ def _plain(headers: Mapping[str, str]) -> dict[str, str]:
     return plain
 
 
-@contextmanager
-def _translated(origin: str) -> Iterator[None]:
-    """aiohttp's errors in our words."""
+def _raise_meaning(error: Exception, origin: str) -> NoReturn:
+    """Raises what an error of aiohttp means; any other error again."""
+    meaning = _meaning(error, origin)
+    if meaning is None:
+        raise error
+    raise meaning from error
+
+
+def _meaning(error: Exception, origin: str) -> ExecutorError | None:
     import aiohttp
 
-    try:
-        yield
-    except (ExecutorError, _RefusedError) as error:
-        raise (error.reason if isinstance(error, _RefusedError) else error) from None
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ServerFingerprintMismatch) as error:
-        raise Unavailable(f"cannot connect to {origin}: {_why(error)}", failure="connect", sent=False) from error
-    except aiohttp.TooManyRedirects as error:
-        raise Reject(f"{origin} redirected more often than allowed") from error
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-        raise Reject(f"{origin} or where it redirected is not a valid http address") from error
-    except aiohttp.ClientResponseError as error:
-        raise Unavailable(f"{origin} answered with something that is not HTTP", failure="server_error") from error
-    except aiohttp.ClientConnectionResetError as error:
-        raise Unavailable(f"{origin} closed the connection: {_why(error)}", failure="connect", sent=False) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise Unavailable(f"the connection to {origin} was cut: {_why(error)}", failure="connect", sent=True) from error
-    except ValueError as error:
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ServerFingerprintMismatch):
+        return Unavailable(f"cannot connect to {origin}: {_why(error)}", failure="connect", sent=False)
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return Reject(f"{origin} redirected more often than allowed")
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return Reject(f"{origin} or where it redirected is not a valid http address")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Unavailable(f"{origin} answered with something that is not HTTP", failure="server_error")
+    if isinstance(error, aiohttp.ClientError | ConnectionError):
+        # Closed before the whole request was written: it cannot have acted on it.
+        unsent = isinstance(error, aiohttp.ClientConnectionResetError)
+        return Unavailable(f"the connection to {origin} was cut: {_why(error)}", failure="connect", sent=not unsent)
+    if isinstance(error, ValueError):
         # Not its text: it may quote a header's value.
-        raise Reject(f"the request to {origin} has an invalid address, method or header") from error
+        return Reject(f"the request to {origin} has an invalid address, method or header")
+    return None
 
 
 def _why(error: Exception) -> str:

@@ -7,7 +7,7 @@ import builtins
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -30,7 +30,7 @@ from inferq.errors import (
 )
 from inferq.events import Event, type_filter
 from inferq.executor import Executor
-from inferq.handle import AsyncHandle
+from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
 from inferq.intake import STREAMED_ACTIONS, admit, checked_priority, submission_from
 from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
@@ -39,7 +39,6 @@ from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 
 log: Final = logging.getLogger("inferq.queue")
 
-Duration = float | str | timedelta
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
 
@@ -201,7 +200,7 @@ class AsyncQueue:
 
     # submit ----------------------------------------------------------------------------------------------------------
 
-    async def submit(  # noqa: PLR0913 - every field of a submission by its name
+    async def submit(
         self,
         executor: str,
         action: str,

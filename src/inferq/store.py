@@ -164,7 +164,10 @@ class Store(Protocol):
     # changes from outside ----------------------------------------------------------------------------------------
 
     async def cancel(self, ids: Sequence[str], now: Now, *, reason: str = "") -> list[WrongState | None]:
-        """Waiting tasks end at once; running ones are fenced at once (their claim is lost). A final one gets WrongState. Raises TaskNotFound."""
+        """Waiting tasks end at once; running ones are fenced at once (their claim is lost). A final one gets WrongState.
+
+        Raises TaskNotFound, and then nothing was changed; so do `reprioritize` and `retry`.
+        """
         ...
 
     async def reprioritize(self, ids: Sequence[str], priority: int, now: Now) -> list[WrongState | None]:

@@ -82,8 +82,8 @@ class Handle:
 class Queue:
     """A durable queue in this program; the same methods as AsyncQueue, blocking.
 
-        with inferq.Queue("sqlite:///inferq.db") as queue:
-            print(queue.chat("smollm2", "Why is the sky blue?", executor="llamacpp").result().text)
+    with inferq.Queue("sqlite:///inferq.db") as queue:
+        print(queue.chat("smollm2", "Why is the sky blue?", executor="llamacpp").result().text)
     """
 
     def __init__(

@@ -72,7 +72,7 @@ _INT64 = 2**63
 def priority_number(value: int | str) -> int:
     """A priority from its name or number; any integer of 64 bits is valid, higher goes first. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"expected an integer or one of {', '.join(PRIORITIES)}, got {value!r}")  # noqa: TRY004 - one error kind for bad values
+        raise ValueError(f"expected an integer or one of {', '.join(PRIORITIES)}, got {value!r}")
     if isinstance(value, str):
         text = value.strip().lower()
         if text in PRIORITIES:
@@ -291,9 +291,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return cls("cancelled", error=reason)
 
     @classmethod
-    def released(
-        cls, *, at: int | None = None, code: FailureCode | None = None, error: str = "", backend: str | None = None
-    ) -> Outcome:
+    def released(cls, *, at: int | None = None, code: FailureCode | None = None, error: str = "", backend: str | None = None) -> Outcome:
         """It hands the work back unburnt: at once, or (a full backend's hint) not before `at`."""
         return cls("released", at=at, code=code, error=error, backend=backend)
 

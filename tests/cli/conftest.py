@@ -45,7 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("INFERQ_URL", f"sqlite://{tmp_path / 'queue.db'}")
+    monkeypatch.setenv("INFERQ_URL", f"sqlite:///{tmp_path / 'queue.db'}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

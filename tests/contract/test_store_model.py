@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 
 from inferq.errors import DuplicateKey, QueueFull
 from inferq.executor import Answer, Chunk
@@ -343,9 +343,15 @@ class SharedWalk(Walk):
             shutil.rmtree(self.folder)
 
 
-quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
-Walk.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=quiet)
-SharedWalk.TestCase.settings = settings(max_examples=15, stateful_step_count=40, deadline=None, suppress_health_check=quiet)
+# Shrinking a walk of real commits can take longer than a test may: the whole walk that failed is printed instead.
+walks = settings(
+    stateful_step_count=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+Walk.TestCase.settings = settings(walks, max_examples=int(os.environ.get("INFERQ_WALKS", "30")))
+SharedWalk.TestCase.settings = settings(walks, max_examples=int(os.environ.get("INFERQ_WALKS", "20")))
 
 
 class TestMemory(Walk.TestCase):  # type: ignore[name-defined,misc] # made by hypothesis at run time

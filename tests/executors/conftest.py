@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -15,7 +16,7 @@ import platformdirs
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # the doubles are shared by the test files, which importlib mode does not let import each other
+sys.path.insert(0, str(HERE))  # importlib mode does not let test files import the doubles that they share
 
 from doubles.server import Double  # noqa: E402 - only now can it be found
 
@@ -68,10 +69,8 @@ def _model_file() -> Path | None:
     if given := os.environ.get("INFERQ_TEST_GGUF"):
         return Path(given)
     places = [Path(platformdirs.user_cache_dir("inferq")) / "models"]
-    try:
-        places.insert(0, Path(importlib.import_module("inferq.executors.llamacpp").models_dir()))
-    except (ImportError, AttributeError):
-        pass
+    with contextlib.suppress(ImportError, AttributeError):
+        places.insert(0, Path(importlib.import_module("inferq.executors.models").models_dir()))
     return next((file for place in places for file in sorted(place.glob("smollm2*.gguf"))), None)
 
 

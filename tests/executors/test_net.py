@@ -205,6 +205,21 @@ async def test_a_server_that_closes_what_it_promised_to_keep_costs_no_request() 
     assert bodies == [b"ok"] * 50
 
 
+async def test_a_refusal_that_comes_before_the_request_was_read_is_heard() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with server:
+        reply = await client.request("POST", "/x", json={"text": "x" * 5_000_000})
+        await client.close()
+    assert (reply.status, reply.body) == (413, b"no")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_cancelling_hangs_up_at_once(double: Double, client: HttpClient, streaming: bool) -> None:
     double.says(streams([b"a"], content_type="text/plain", end="hang") if streaming else never)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import aclosing
@@ -56,9 +57,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def children() -> str:
+    """Our own child processes, those included that ended and were not waited for."""
+    return "".join((task / "children").read_text() for task in Path("/proc/self/task").iterdir())
+
+
 async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - other processes set no events of ours
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -153,7 +159,7 @@ async def test_megabytes_on_both_streams_arrive_without_loss(script: Make) -> No
 
 async def test_a_slow_reader_loses_nothing_and_holds_the_program_back(script: Make) -> None:
     size = 8_000_000
-    items = produce(script(), call(argv=python(f"import sys; sys.stdout.write('x' * {size})")))
+    items = produce(script(linger=0.0), call(argv=python(f"import sys; sys.stdout.write('x' * {size})")))
     total = 0
     async for item in items:
         if isinstance(item, Chunk):
@@ -193,9 +199,8 @@ async def test_too_much_output_ends_the_program(script: Make, tmp_path: Path) ->
 # ── ends ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 FAMILY = """
-import os, signal, subprocess, sys, time
-stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
-child = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
+import os, subprocess, sys, time
+child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo up; sleep 600"], stdout=subprocess.PIPE)
 child.stdout.readline()
 grandchild = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
 pids = [os.getpid(), child.pid, grandchild.pid, int(grandchild.stdout.readline())]
@@ -285,15 +290,27 @@ async def test_children_left_behind_may_finish_writing_but_not_stay(
     await until(lambda: not alive(int(answer.text or "")))
 
 
+async def test_a_daemon_that_left_the_group_holds_nobody_up_and_what_was_written_counts(script: Make) -> None:
+    program = (
+        "import subprocess\ndaemon = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        "print(daemon.pid, 'x' * 50_000)"
+    )
+    async with asyncio.timeout(20):
+        _, answer = await run(script(), argv=python(program))
+    pid, _, written = (answer.text or "").partition(" ")
+    os.kill(int(pid), signal.SIGKILL)  # it is the one who asked for it that must end it
+    assert written == "x" * 50_000 + "\n"
+
+
 async def test_no_zombie_and_no_open_file_is_left(script: Make) -> None:
     await run(script(), argv=["true"])  # whatever the first run opens for good
-    before = len(os.listdir("/proc/self/fd"))
+    before, others = len(os.listdir("/proc/self/fd")), children()
     for _ in range(5):
         await run(script(), argv=["sh", "-c", "echo hi"], stdin="x")
         with pytest.raises(Reject):
             await run(script(), argv=["/no/such/program"])
     await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
-    assert Path(f"/proc/self/task/{os.getpid()}/children").read_text() == ""
+    assert children() == others
 
 
 # ── environment ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from base64 import b64encode
@@ -42,7 +43,7 @@ json_values = st.recursive(
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """The bytes in pieces, cut at these places (taken modulo the length)."""
     marks = sorted({place % (len(data) + 1) for place in places} | {0, len(data)})
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(marks)]
 
 
 def call(action: str, payload: dict[str, Any], **rest: Any) -> Call:
@@ -115,9 +116,9 @@ def test_a_line_of_several_megabytes_is_read_and_one_past_the_bound_refused() ->
     pieces = cut(write_json_line(long), list(range(0, 5_000_000, 65_536)))
     assert [value for piece in pieces for value in reader.feed(piece)] == [long]
     bounded = EventReader(max_line=1_000)
+    bounded.feed(b"data: " + b"x" * 600)
     with pytest.raises(LineTooLongError, match="more than 1000 bytes"):
-        for piece in [b"data: ", b"x" * 600, b"x" * 600]:
-            bounded.feed(piece)
+        bounded.feed(b"x" * 600)
     with pytest.raises(LineTooLongError):
         EventReader(max_line=1_000).feed(b"data: " + b"x" * 900 + b"\ndata: " + b"y" * 900 + b"\n\n")
 
@@ -153,12 +154,12 @@ def test_payload_fields_win_over_options_and_unknown_fields_go_along() -> None:
 
 EVERY_CHAT_FIELD = {
     "messages": [{"role": "user", "content": "hi"}],
-    **{"max_completion_tokens": 5, "n": 1, "stop": ["x"], "seed": 1, "temperature": 0.0, "top_p": 1.0},
-    **{"frequency_penalty": 0.1, "presence_penalty": 0.1, "logit_bias": {"1": 2}, "logprobs": True, "top_logprobs": 2},
-    **{"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "response_format": {"type": "json_object"}},
-    **{"reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "store": False, "metadata": {"a": "b"}},
-    **{"user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "prediction": {}, "modalities": ["text"]},
-    **{"audio": {}, "web_search_options": {}, "functions": [], "function_call": "none"},
+    "max_completion_tokens": 5, "n": 1, "stop": ["x"], "seed": 1, "temperature": 0.0, "top_p": 1.0,
+    "frequency_penalty": 0.1, "presence_penalty": 0.1, "logit_bias": {"1": 2}, "logprobs": True, "top_logprobs": 2,
+    "tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "response_format": {"type": "json_object"},
+    "reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "store": False, "metadata": {"a": "b"},
+    "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "prediction": {}, "modalities": ["text"],
+    "audio": {}, "web_search_options": {}, "functions": [], "function_call": "none",
 }
 
 
@@ -245,7 +246,7 @@ def test_a_stream_assembles_to_what_the_unstreamed_answer_says(
 
 def split(text: str, at: list[int]) -> list[str]:
     marks = sorted({place % (len(text) + 1) for place in at} | {0, len(text)})
-    return [text[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(marks)]
 
 
 def test_tool_calls_without_an_index_are_kept_apart_by_their_ids() -> None:
@@ -394,9 +395,9 @@ def test_ollama_options_are_merged_and_fields_that_do_not_belong_there_are_moved
 
 
 EVERY_GENERATE_FIELD = {
-    **{"prompt": "x", "suffix": "y", "system": "s", "template": "{{ .Prompt }}", "context": [1, 2], "raw": False},
-    **{"images": ["aGk="], "format": "json", "keep_alive": -1, "think": "low", "logprobs": True, "top_logprobs": 2},
-    **{"width": 64, "height": 64, "steps": 2, "options": {"temperature": 0.5}},
+    "prompt": "x", "suffix": "y", "system": "s", "template": "{{ .Prompt }}", "context": [1, 2], "raw": False,
+    "images": ["aGk="], "format": "json", "keep_alive": -1, "think": "low", "logprobs": True, "top_logprobs": 2,
+    "width": 64, "height": 64, "steps": 2, "options": {"temperature": 0.5},
 }
 EVERY_EMBED_FIELD = {"input": ["a"], "truncate": False, "dimensions": 8, "keep_alive": "1m", "options": {"num_ctx": 9}}
 
@@ -537,8 +538,8 @@ def test_an_error_in_the_midst_of_a_stream_is_classified_like_any_other(
         ({"x-ratelimit-reset-requests": "12ms", "x-ratelimit-reset-tokens": "6m0s"}, 0.012),
         (
             {
-                **{"x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "9"},
-                **{"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0"},
+                "x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "9",
+                "x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0",
             },
             360.0,
         ),

@@ -1,4 +1,4 @@
-"""Configuration: precedence, sources, values, names that do not exist, secrets, backends, documentation."""
+"""Configuration: precedence, sources, values, names that do not exist, backends, documentation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from inferq.config import DEFAULT_BACKENDS, Key, Loaded, Places, Secret, Settings, display, keys, load, looks_secret
-from inferq.config import reference
-from inferq.config.references import escape, expand
+from inferq.config import DEFAULT_BACKENDS, Key, Loaded, Places, Settings, keys, load, reference
 from inferq.errors import ConfigError
 
 Load = Callable[..., Loaded]
@@ -66,7 +64,7 @@ def values_for(key: Key) -> st.SearchStrategy[tuple[str, Any]]:
         case "path":
             return st.sampled_from(["/a", "/b/c", "/d"]).map(lambda path: (path, path))
         case "store url":
-            return st.sampled_from(["sqlite:///a.db", "sqlite:///b.db"]).map(lambda url: (url, url))
+            return st.sampled_from(["sqlite:////a.db", "sqlite:////d/b.db"]).map(lambda url: (url, url))
         case _:
             return st.sampled_from(["ollama", "echo", "http"]).map(lambda name: (name, name))
 
@@ -81,12 +79,14 @@ LAYERS = ("system", "user", "project", "environment", "argument")
 
 
 @given(data=st.data())
-@hypothesis_settings(deadline=None, max_examples=1500)
+@hypothesis_settings(deadline=None, max_examples=60)
 def test_whoever_sets_a_key_the_highest_place_wins_and_is_named(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     places = make_places(tmp_path_factory.mktemp("layers"))
     key = data.draw(st.sampled_from(keys()))
     path = tuple("gpu" if part == "*" else part for part in key.path) + (("region",) if key.kind == "mapping" else ())
-    name = key.env.replace("NAME", "GPU").replace("SETTING", "REGION") if key.kind != "mapping" else "INFERQ_BACKENDS__GPU__SETTINGS__REGION"
+    name = (
+        key.env.replace("NAME", "GPU").replace("SETTING", "REGION") if key.kind != "mapping" else "INFERQ_BACKENDS__GPU__SETTINGS__REGION"
+    )
     written = {layer: data.draw(values_for(key)) for layer in data.draw(st.lists(st.sampled_from(LAYERS), min_size=1, unique=True))}
     files = {"system": places.system[0], "user": places.user, "project": places.cwd}
     backend = 'backends.gpu.executor = "echo"\n' if key.path[0] == "backends" and key.path[-1] != "executor" else ""
@@ -120,7 +120,7 @@ def test_without_any_source_every_value_is_the_documented_default(loads: Load, p
     assert loaded.settings.worker == Settings().worker
     assert loaded.settings.retry == Settings().retry
     assert loaded.settings.backends == DEFAULT_BACKENDS
-    assert loaded.settings.store.url == f"sqlite://{places.data}/inferq.db"
+    assert loaded.settings.store.url == f"sqlite:///{places.data}/inferq.db"
     assert {source.kind for source in loaded.sources.values()} == {"default"}
 
 
@@ -146,11 +146,11 @@ def test_arguments_that_are_none_were_not_given_and_the_word_none_unsets(loads: 
 
 
 def test_a_data_dir_overrides_a_url_from_a_lower_place_but_not_from_its_own(loads: Load, places: Places) -> None:
-    text = 'store.url = "sqlite:///elsewhere/q.db"\nstore.data_dir = "here"\n'
+    text = 'store.url = "sqlite:////elsewhere/q.db"\nstore.data_dir = "here"\n'
 
-    assert loads(text).settings.store.url == "sqlite:///elsewhere/q.db"
-    assert loads(text, env={"INFERQ_STORE__DATA_DIR": "/there"}).settings.store.url == "sqlite:///there/inferq.db"
-    assert loads(text, env={"INFERQ_STORE__DATA_DIR": "/x", "INFERQ_URL": "/y/q.db"}).settings.store.url == "sqlite:///y/q.db"
+    assert loads(text).settings.store.url == "sqlite:////elsewhere/q.db"
+    assert loads(text, env={"INFERQ_STORE__DATA_DIR": "/there"}).settings.store.url == "sqlite:////there/inferq.db"
+    assert loads(text, env={"INFERQ_STORE__DATA_DIR": "/x", "INFERQ_URL": "/y/q.db"}).settings.store.url == "sqlite:////y/q.db"
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +168,7 @@ def test_a_data_dir_overrides_a_url_from_a_lower_place_but_not_from_its_own(load
         ('store.retention.failed.bytes = "1.5GB"', "store.retention.failed.bytes", 1_500_000_000),
         ('log.level = "DEBUG"', "log.level", "debug"),
         ("retry.max_retries = 0", "retry.max_retries", 0),
-        ('store.url = "sqlite://:memory:"', "store.url", "sqlite://:memory:"),
+        ('store.url = "sqlite:///:memory:"', "store.url", "sqlite://:memory:"),
     ],
 )
 def test_values_are_read_in_every_documented_spelling(loads: Load, line: str, path: str, value: object) -> None:
@@ -193,12 +193,11 @@ def test_values_are_read_in_every_documented_spelling(loads: Load, line: str, pa
         ('store.durability = "fast"', "expected one of full, normal", "'fast'"),
         ('store.max_payload_bytes = "51MB"', "of at most 50,000,000", "'51MB'"),
         ('backends.gpu = {executor = "echo", models = "llama"}', "expected a list of texts", "'llama'"),
+        ('store.url = "sqlite://q.db"', "expected a url such as sqlite:///inferq.db", "'sqlite://q.db'"),
         ("worker = 3", "expected worker to be a group of settings", "3"),
     ],
 )
-def test_a_wrong_value_says_what_was_expected_what_came_and_where(
-    loads: Load, places: Places, line: str, expected: str, came: str
-) -> None:
+def test_a_wrong_value_says_what_was_expected_what_came_and_where(loads: Load, places: Places, line: str, expected: str, came: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loads(line)
 
@@ -214,21 +213,14 @@ def test_all_mistakes_are_reported_at_once(loads: Load) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_relative_paths_start_from_the_file_or_else_from_the_working_directory(places: Places) -> None:
-    (places.user / "inferq.toml").write_text('store.data_dir = "tasks"\nlog.file = "~/q.log"\n')
-
-    loaded = load(env={}, places=places)
-    assert loaded.settings.store.data_dir == str(places.user / "tasks")
-    assert loaded.settings.log.file == str(places.home / "q.log")
-    assert load(env={"INFERQ_URL": "q.db"}, places=places).settings.store.url == f"sqlite://{places.cwd}/q.db"
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-known_names = st.sampled_from([key.name.replace("*", "gpu") for key in keys()] + ["ollama_host", "queue", "retry_config", "backends", "worker"])
+known_names = st.sampled_from(
+    [key.name.replace("*", "gpu") for key in keys()] + ["ollama_host", "queue", "retry_config", "backends", "worker"]
+)
 
 
 @given(arguments=st.dictionaries(known_names | st.text(), json_values, max_size=4))
@@ -236,10 +228,9 @@ known_names = st.sampled_from([key.name.replace("*", "gpu") for key in keys()] +
 def test_whatever_is_given_the_answer_is_settings_or_a_config_error(places: Places, arguments: dict[str, Any]) -> None:
     try:
         loaded = load(env={}, places=places, arguments=arguments, search=False)
-    except ConfigError as error:
-        assert str(error)
-    else:
-        assert 1 <= loaded.settings.worker.slots <= 100_000
+    except ConfigError:
+        return
+    assert 1 <= loaded.settings.worker.slots <= 100_000
 
 
 # ── names that do not exist ─────────────────────────────────────────────────────────────────────────────────────────
@@ -257,9 +248,7 @@ def test_whatever_is_given_the_answer_is_settings_or_a_config_error(places: Plac
         ("remote_scheduling.enabled = true", ":1", "write each endpoint as a backend"),
     ],
 )
-def test_an_unknown_key_is_an_error_with_place_and_suggestion(
-    loads: Load, places: Places, line: str, place: str, suggestion: str
-) -> None:
+def test_an_unknown_key_is_an_error_with_place_and_suggestion(loads: Load, places: Places, line: str, place: str, suggestion: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loads(line)
 
@@ -332,6 +321,22 @@ def test_another_executor_under_a_built_in_name_does_not_inherit_its_settings(lo
     assert backend.settings == {}
 
 
+def test_settings_of_an_executor_are_json_whatever_the_file_format_has(loads: Load) -> None:
+    text = "backends: {echo: {settings: {day: 2026-01-02, nested: [{a: null, b: [1.5, x]}], empty: {}}}}"
+
+    backend = loads(text, name="inferq.yaml").settings.backend("echo")
+
+    assert backend is not None
+    assert backend.opened() == {"day": "2026-01-02", "nested": [{"a": None, "b": [1.5, "x"]}], "empty": {}}
+
+
+def test_a_setting_replaces_a_group_of_the_same_name_from_a_lower_place(loads: Load) -> None:
+    backend = loads("backends.echo.settings.a.b = 1\n", **{"backends.echo.settings.a": 2}).settings.backend("echo")
+
+    assert backend is not None
+    assert backend.settings == {"a": 2}
+
+
 def test_a_variable_reaches_a_backend_whose_name_has_hyphens(loads: Load) -> None:
     text = '[backends.gpu-1]\nexecutor = "http"\nsettings = { retries = 1, headers = { "X-A" = "1", "X-B" = "2" } }\n'
     env = {
@@ -352,87 +357,6 @@ def test_a_variable_reaches_a_backend_whose_name_has_hyphens(loads: Load) -> Non
     }
 
 
-# ── secrets and references ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-@given(secret=st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n$"), min_size=12).map(lambda text: f"sk-{text}"))
-@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_secret_is_never_shown_and_reaches_only_the_executor(places: Places, secret: str) -> None:
-    (places.cwd / "key").write_text(secret + "\n", encoding="utf-8")
-    written = {"api_key": secret, "headers": {"Authorization": [secret]}, "plain": "file:key", "other": "${MY_TOKEN}"}
-
-    loaded = load(env={"MY_TOKEN": secret}, places=places, arguments={"backends.openai.settings": written})
-
-    for text in (repr(loaded), str(loaded.rows()), str(display(loaded.settings)), f"{loaded.settings}"):
-        assert secret not in text
-        assert repr(secret)[1:-1] not in text
-    opened = loaded.settings.backend("openai").opened()  # type: ignore[union-attr] # it is one of the defaults
-    assert opened == {
-        "base_url": "https://api.openai.com/v1",
-        "api_key": secret,
-        "headers": {"Authorization": [secret]},
-        "plain": secret,
-        "other": secret,
-    }
-
-
-def test_a_password_in_a_url_is_masked_everywhere(loads: Load) -> None:
-    loaded = loads('store.url = "redis://:hunter2@db/0"\nbackends.ollama.settings.base_url = "http://me:hunter2@gpu"\n')
-
-    assert "hunter2" not in repr(loaded) + str(loaded.rows()) + str(display(loaded.settings))
-    assert dict(row[:2] for row in loaded.rows())["backends.ollama.settings.base_url"] == "http://me:***@gpu"
-    assert loaded.settings.store.url == "redis://:hunter2@db/0"
-
-
-def test_an_error_about_a_secret_does_not_quote_it(loads: Load) -> None:
-    with pytest.raises(ConfigError) as caught:
-        loads('backends.api_key = "hunter2"\n', **{"worker.slots": "redis://u:hunter2@x"})
-
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["api_key", "API_KEY", "X-Api-Key", "apiKey", "token", "auth_token", "password", "Authorization", "secret"])
-def test_names_of_secrets_are_recognised(name: str) -> None:
-    assert looks_secret(name)
-
-
-@pytest.mark.parametrize("name", ["base_url", "tokenizer", "max_retries", "key", "monkey", "keep_alive", "model"])
-def test_other_names_are_no_secrets(name: str) -> None:
-    assert not looks_secret(name)
-
-
-def test_a_secret_can_come_from_a_file_named_by_a_variable(loads: Load, places: Places) -> None:
-    (places.cwd / "key.txt").write_text("abc\n")
-
-    for name in ("INFERQ_BACKENDS__OPENAI__SETTINGS__API_KEY_FILE", "OPENAI_API_KEY_FILE"):
-        loaded = loads(env={name: "key.txt"})
-        assert loaded.settings.backend("openai").settings["api_key"] == Secret("abc", "file:key.txt")  # type: ignore[union-attr] # a default
-        assert str(loaded.sources["backends.openai.settings.api_key"]) == name
-
-
-def test_references_are_resolved_in_typed_values_too(loads: Load) -> None:
-    text = 'worker.slots = "${SLOTS}"\nlog.level = "${LEVEL:-debug}"\nbackends.echo.models = ["${MODEL}", "$${MODEL}"]\n'
-
-    settings = loads(text, env={"SLOTS": "9", "MODEL": "m"}).settings
-
-    assert (settings.worker.slots, settings.log.level) == (9, "debug")
-    assert settings.backend("echo").models == ("m", "${MODEL}")  # type: ignore[union-attr] # a default
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [("${NOPE}", r"\$\{NOPE\}, but that variable is not set"), ("file:nope", "nope, which cannot be read: No such file"), ("file:.", "Is a directory")],
-)
-def test_a_reference_that_leads_nowhere_is_an_error_with_its_place(loads: Load, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"inferq\.toml:1: backends\.openai\.settings\.api_key: refers to .*{message}"):
-        loads(f'backends.openai.settings.api_key = "{value}"\n')
-
-
-@given(text=st.text(st.sampled_from("${}A:-file x")) | st.text())
-def test_an_escaped_text_stands_for_itself(text: str) -> None:
-    assert expand(escape(text), env={}, base=Path("/"), home=Path("/")).text == text
-
-
 # ── documentation and weight ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -442,6 +366,17 @@ def test_the_documented_tables_equal_the_code() -> None:
     assert page.read_text("utf-8") == reference.renewed(page.read_text("utf-8")), (
         "run: python -m inferq.config.reference docs/configuration.md"
     )
+
+
+def test_the_documented_examples_load(loads: Load) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    first, second = (block.partition("```")[0] for block in page.split("```toml\n")[1:])
+
+    settings = loads(first, env={"CLOUD_KEY": "k"}).settings
+    assert (settings.worker.slots, settings.worker.timeout, settings.retry.max_retries) == (8, 600, 5)
+    assert [backend.name for backend in settings.backends] == ["gpu", "cloud"]
+    assert settings.backends[1].opened()["api_key"] == "k"
+    assert loads(second).settings.backends[0].settings == {"base_url": "http://gpu:11434"}
 
 
 def test_every_key_has_a_meaning_and_every_number_a_unit() -> None:

@@ -1,4 +1,4 @@
-"""Configuration files: which are found, what a damaged one says, the forerunners' forms, and writing one back."""
+"""Configuration files: which are found, what a damaged one says, and the forerunners' forms."""
 
 from __future__ import annotations
 
@@ -9,34 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from inferq.config import (
-    BackendSettings,
     Loaded,
-    LogSettings,
     Places,
-    RetentionSettings,
-    RetrySettings,
-    Secret,
-    Settings,
-    StateRetention,
-    StoreSettings,
-    WorkerSettings,
     load,
-    save,
 )
 from inferq.config.legacy import TABLE, ollama_url
 from inferq.errors import ConfigError
+from inferq.stores.sqlite.files import path_of
 
 DAY = 86_400.0
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    places = Places(cwd=tmp_path / "a" / "b", home=tmp_path / "home", user=tmp_path / "user", system=(tmp_path / "etc",), data=tmp_path / "data")
+    places = Places(
+        cwd=tmp_path / "a" / "b", home=tmp_path / "home", user=tmp_path / "user", system=(tmp_path / "etc",), data=tmp_path / "data"
+    )
     for directory in (places.cwd, places.home, places.user, *places.system):
         directory.mkdir(parents=True)
     return places
@@ -119,6 +109,21 @@ def test_a_strangers_file_above_the_working_directory_is_not_read(places: Places
     assert loads().settings.worker.slots == 4
     assert "belongs to another user" in loads().notes[0]
     assert load(file=planted, env={}, places=places).settings.worker.slots == 99
+
+
+def test_relative_paths_start_from_the_file_or_else_from_the_working_directory(places: Places) -> None:
+    (places.user / "inferq.toml").write_text('store.data_dir = "tasks"\nlog.file = "~/q.log"\n')
+
+    loaded = load(env={}, places=places)
+    assert loaded.settings.store.data_dir == str(places.user / "tasks")
+    assert loaded.settings.log.file == str(places.home / "q.log")
+    assert load(env={"INFERQ_URL": "q.db"}, places=places).settings.store.url == f"sqlite:///{places.cwd}/q.db"
+    assert load(env={"INFERQ_URL": "sqlite:///q.db"}, places=places).settings.store.url == f"sqlite:///{places.cwd}/q.db"
+
+
+def test_the_store_opens_the_very_file_that_the_settings_name(places: Places) -> None:
+    assert path_of(load(env={}, places=places).settings.store.url) == f"{places.data}/inferq.db"
+    assert path_of(load(env={"INFERQ_URL": "~/q.db"}, places=places).settings.store.url) == f"{places.home}/q.db"
 
 
 # ── damaged ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +243,7 @@ def assert_forerunner(loaded: Loaded, places: Places, kind: str) -> None:
     set_ = {name: value for name, value, source in loaded.rows() if source.kind != "default"}
     paths = {
         "store.data_dir": f"{places.cwd}/tasks",
-        "store.url": f"sqlite://{places.cwd}/tasks/inferq.db",
+        "store.url": f"sqlite:///{places.cwd}/tasks/inferq.db",
         "log.file": f"{places.cwd}/q.log",
     }
     assert set_ == EXPECTED | paths
@@ -290,7 +295,16 @@ def test_an_explicit_retention_beats_what_a_cleanup_interval_implies(places: Pla
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a: 1\n", "logging: {level: info}\nhandlers: []\n", "queue: {name: x}\n", "log_level: info\n", "- a\n", "{{ broken", "retry: {max_retries: 3}"],
+    [
+        "",
+        "a: 1\n",
+        "logging: {level: info}\nhandlers: []\n",
+        "queue: {name: x}\n",
+        "log_level: info\n",
+        "- a\n",
+        "{{ broken",
+        "retry: {max_retries: 3}",
+    ],
 )
 def test_somebody_elses_config_yaml_is_ignored(places: Places, loads: Callable[..., Loaded], text: str) -> None:
     (places.cwd / "config.yaml").write_text(text)
@@ -334,88 +348,3 @@ def test_a_host_is_understood_as_ollama_itself_does(written: str, url: str) -> N
 def test_a_wrong_host_is_an_error_with_its_source(places: Places, written: object) -> None:
     with pytest.raises(ConfigError, match=r"^argument ollama_host: backends\.ollama\.settings\.base_url: "):
         load(env={}, places=places, arguments={"ollama_host": written})
-
-
-# ── writing back ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-SUFFIXES = [".toml", ".yaml", ".json"]
-seconds = st.floats(0.001, 315_360_000.0)
-counts = st.integers(1, 100_000)
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.text("${}:-file", max_size=12)
-free = st.dictionaries(
-    texts.filter(lambda name: name and "token" not in name.lower()),
-    st.booleans() | st.integers() | st.floats(allow_nan=False) | texts | st.lists(texts, max_size=2) | st.dictionaries(texts, texts, max_size=2),
-    max_size=3,
-)
-backends = st.lists(
-    st.builds(BackendSettings, st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True), st.sampled_from(["ollama", "mine"]), st.none() | counts,
-              st.lists(texts, max_size=2).map(tuple), free),
-    min_size=1, max_size=2, unique_by=lambda backend: backend.name,
-).map(tuple)  # fmt: skip
-keeps = st.builds(StateRetention, st.none() | seconds, st.none() | counts, st.none() | counts)
-trees = st.builds(
-    Settings,
-    st.builds(
-        StoreSettings, data_dir=st.just("/data"), url=st.sampled_from(["", "sqlite:///x/${HOME}.db", "redis://h/0"]),
-        durability=st.sampled_from(["full", "normal"]), max_payload_bytes=counts, max_queue_size=st.none() | counts,
-        prune_interval=seconds, retention=st.builds(RetentionSettings, keeps, keeps, keeps, seconds, seconds),
-    ),
-    st.builds(WorkerSettings, counts, seconds, st.none() | seconds, st.none() | seconds, seconds, seconds, counts, seconds, counts),
-    st.builds(RetrySettings, st.integers(0, 9), seconds, seconds, st.floats(1.001, 1000)),
-    backends,
-    st.builds(LogSettings, st.sampled_from(["debug", "error"]), st.none() | st.just("/log/$file"), st.sampled_from(["auto", "json"])),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@given(tree=trees)
-@hypothesis_settings(deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_what_is_saved_is_loaded_again(places: Places, suffix: str, tree: Settings) -> None:
-    path = places.cwd / f"saved{suffix}"
-
-    left_out = save(tree, path)
-
-    assert left_out == []
-    assert load(file=path, env={}, places=places).settings == tree
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_saving_writes_references_of_secrets_and_never_their_values(places: Places, suffix: str) -> None:
-    given = {"api_key": "${KEY}", "token": "hunter2", "headers": {"Cookie": "hunter2", "X": "1"}, "proxy": "http://a:hunter2@p"}
-    loaded = load(env={"KEY": "k1"}, places=places, arguments={"backends.openai.settings": given})
-    path = places.cwd / f"new/dir/saved{suffix}"
-
-    left_out = save(loaded.settings, path)
-
-    prefix = "backends.openai.settings"
-    assert left_out == [f"{prefix}.token", f"{prefix}.headers.Cookie", f"{prefix}.proxy"]
-    assert "hunter2" not in path.read_text()
-    again = load(file=path, env={"KEY": "k1"}, places=places).settings.backend("openai")
-    assert again is not None
-    assert again.settings == {"base_url": "https://api.openai.com/v1", "api_key": Secret("k1", "${KEY}"), "headers": {"X": "1"}}
-
-
-def test_saving_the_defaults_writes_nothing_and_replaces_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "inferq.toml"
-    path.write_text(slots(3))
-
-    assert save(Settings(), path) == []
-    assert path.read_text().strip() == ""
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_saving_says_what_cannot_be_written(tmp_path: Path) -> None:
-    null = Settings(backends=(BackendSettings("x", "echo", settings={"a": None}),))
-    (tmp_path / "file").write_text("")
-
-    with pytest.raises(ConfigError, match=r"backends\.x\.settings\.a is null, which TOML cannot say; save as \.yaml"):
-        save(null, tmp_path / "a.toml")
-    with pytest.raises(ConfigError, match=r"write an inferq\.toml beside it"):
-        save(Settings(), tmp_path / "pyproject.toml")
-    with pytest.raises(ConfigError, match="expected a name that ends in"):
-        save(Settings(), tmp_path / "a.ini")
-    with pytest.raises(ConfigError, match="cannot write .*: (Not a directory|File exists)"):
-        save(Settings(), tmp_path / "file" / "a.toml")
-    with pytest.raises(ConfigError, match="not valid Unicode"):
-        save(Settings(log=LogSettings(file="\ud800")), tmp_path / "a.toml")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -13,6 +13,7 @@ from inferq.cli.app import App, env_flag, global_options
 from inferq.cli.exits import Exit, exit_of
 from inferq.cli.groups import LazyGroup, Verb
 
+_COMPLETION = "_INFERQ_COMPLETE"
 _WORK, _ASK, _CHANGE, _KEEP = "Do work", "Ask", "Change", "Set up and look after"
 
 VERBS = {
@@ -93,10 +94,14 @@ def _run(args: list[str], app: App) -> int:
     from inferq.errors import InferqError
 
     try:
-        ended = root.main(args, prog_name="inferq", standalone_mode=False, obj=app)
+        if _COMPLETION in os.environ:
+            root.main(args, prog_name="inferq", complete_var=_COMPLETION)
+        # Not through `root.main`: it would end a closed pipe with 1, as if something had failed.
+        with root.make_context("inferq", args, obj=app) as ctx:
+            root.invoke(ctx)
     except click.exceptions.Exit as ending:
         return ending.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return int(Exit.INTERRUPTED)
     except click.ClickException as error:
         return _usage(error)
@@ -113,7 +118,7 @@ def _run(args: list[str], app: App) -> int:
             raise
         kind = type(error).__name__
         return _complain(f"unexpected {kind}: {error}; run again with --debug for the traceback", Exit.FAILED)
-    return ended if isinstance(ended, int) else int(Exit.OK)
+    return int(Exit.OK)
 
 
 def _usage(error: click.ClickException) -> int:

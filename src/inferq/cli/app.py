@@ -38,6 +38,10 @@ class App:
         """What to tell somebody who stops waiting with Ctrl-C."""
         self.extra: dict[str, Any] = {}
         """Settings that a command's own options give, by dotted name."""
+        self.service = False
+        """Whether this is a process that runs on and logs; the others speak of trouble only."""
+        self.works = False
+        """Whether this process runs tasks."""
         self._loaded: Loaded | None = None
 
     def loaded(self) -> Loaded:
@@ -49,7 +53,7 @@ class App:
             if self.data_dir is not None:
                 # An explicit directory beats a url from the environment or a file: it was said last.
                 arguments["store.data_dir"] = self.data_dir
-                arguments["store.url"] = f"sqlite://{Path(self.data_dir).absolute() / 'inferq.db'}"
+                arguments["store.url"] = f"sqlite:///{Path(self.data_dir).absolute() / 'inferq.db'}"
             if self.url is not None:
                 arguments["store.url"] = self.url
             if self.ollama_host is not None:
@@ -76,9 +80,12 @@ class App:
     @asynccontextmanager
     async def queue(self, *, work: bool = False) -> AsyncIterator[AsyncQueue]:
         """The open queue; with `work` this process also runs tasks."""
+        from inferq.cli import logs
         from inferq.queue import AsyncQueue
 
         settings = self.loaded().settings
+        logs.start(settings.log, verbose=2 if self.debug else self.verbose, service=self.service)
+        self.works = work
         async with AsyncQueue(settings.store.url, settings=settings, work=work) as queue:
             yield queue
 
@@ -97,23 +104,12 @@ class App:
         if code is not Exit.OK:
             raise click.exceptions.Exit(int(code))
 
-    def start_logging(self) -> None:
-        """-v shows what is done, -vv everything; on stderr."""
-        if self.verbose or self.debug:
-            import logging
-
-            level = logging.DEBUG if self.verbose > 1 or self.debug else logging.INFO
-            logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def keep(ctx: click.Context, _: click.Parameter, value: Any) -> None:
         if value is None or value is False or value == 0:
             return
-        app: App = ctx.ensure_object(App)
-        setattr(app, name, value)
-        if name in ("verbose", "debug"):
-            app.start_logging()
+        setattr(ctx.ensure_object(App), name, value)
 
     return keep
 
@@ -131,7 +127,7 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
         return Option(names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs)
 
     return [
-        option("--url", "--store", keep="url", metavar="URL", help="The store, sqlite:///absolute/file.db or a path (env INFERQ_URL)."),
+        option("--url", "--store", keep="url", metavar="URL", help="The store, sqlite:////absolute/file.db or a path (env INFERQ_URL)."),
         option("--config", keep="config", metavar="FILE", help="Configuration file (env INFERQ_CONFIG)."),
         option("--config-dir", keep="config_dir", metavar="DIR", help="Directory to look for a configuration file in."),
         option("--data-dir", keep="data_dir", metavar="DIR", help="Directory of the store's file, inferq.db."),

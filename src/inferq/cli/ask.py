@@ -21,6 +21,7 @@ from inferq.cli.records import (
     moment,
     task_record,
 )
+from inferq.cli.stream import why
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -87,7 +88,7 @@ async def _list(app: App, where: Filter, *, limit: int, offset: int, after: int 
             if limit and len(tasks) >= limit:
                 more = cursor
                 break
-        notes = await _reasons(queue, tasks) if app.out.format in ("table", "wide") else {}
+        notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
         records = [task_record(task, note=notes.get(task.id, "")) for task in tasks]
     app.out.records(records, TASK_COLUMNS)
     if more is not None:
@@ -108,12 +109,12 @@ async def _pages(queue: AsyncQueue, where: Filter, *, after: int | None, page: i
             return
 
 
-async def _reasons(queue: AsyncQueue, tasks: list[Task]) -> dict[str, str]:
+async def _reasons(app: App, queue: AsyncQueue, tasks: list[Task]) -> dict[str, str]:
     """Why the first waiting ones wait."""
     from inferq.task import WAITING
 
     waiting = [task.id for task in tasks if task.state in WAITING][:_EXPLAINED]
-    return {task_id: await queue.why(task_id) for task_id in waiting}
+    return {task_id: await why(app, queue, task_id) for task_id in waiting}
 
 
 @click.command(
@@ -142,7 +143,7 @@ async def _status_of(app: App, task_id: str) -> None:
 
     async with app.queue() as queue:
         task = await queue.get(await queue.resolve(task_id))
-        note = await queue.why(task.id) if task.state in WAITING else ""
+        note = await why(app, queue, task.id) if task.state in WAITING else ""
     record = task_record(task, note=note)
     whole = (Column("ID", field("id")), *TASK_COLUMNS[1:])
     app.out.record(record, whole)
@@ -152,8 +153,12 @@ async def _statistics(app: App) -> None:
     import msgspec
 
     async with app.queue() as queue:
-        stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True, enc_hook=sorted)
-    stats["paused"] = sorted(stats.get("paused", ()))
+        stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True)
+        # The door that is open to ask this is no worker.
+        stats["processes"] = (await queue.store_stats()).instances - 1
+    for ours in ("workers_active", "workers_idle"):
+        # They tell of this process only, and it does not work.
+        del stats[ours]
     if app.out.format in ("json", "jsonl", "id"):
         app.out.record(stats, [], key="total")
         return
@@ -164,7 +169,7 @@ async def _statistics(app: App) -> None:
     by_priority = sorted(stats["pending_by_priority"].items(), key=lambda item: -int(item[0]))
     rows += [("pending, priority", priority_name(int(number)), count) for number, count in by_priority]
     rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
-    rows += [("workers", "active", stats["workers_active"]), ("workers", "idle", stats["workers_idle"])]
+    rows += [("processes", "with the store open", stats["processes"])]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]
     columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]
     app.out.records([{"what": what, "which": which, "count": count} for what, which, count in rows], columns)
@@ -204,7 +209,7 @@ async def _show(app: App, task_id: str, part: str) -> None:
     async with app.queue() as queue:
         task_id = await queue.resolve(task_id)
         task = await queue.get(task_id)
-        note = await queue.why(task_id) if task.state in WAITING else ""
+        note = await why(app, queue, task_id) if task.state in WAITING else ""
         tries = [attempt_record(attempt) for attempt in await queue.attempts(task_id)]
         happened = [event_record(event) async for event in past(queue, task_id=task_id)] if part == "events" else []
     record = task_record(task, note=note)

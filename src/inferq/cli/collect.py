@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -50,7 +49,7 @@ def result(app: App, ids: tuple[str, ...], wait: bool, timeout: float | None) ->
     app.run(_results(app, ids_.given(ids), wait=wait or timeout is not None, timeout=timeout))
 
 
-async def _results(app: App, ids: list[str], *, wait: bool, timeout: float | None) -> None:  # noqa: ASYNC109 - bounds a wait
+async def _results(app: App, ids: list[str], *, wait: bool, timeout: float | None) -> None:
     from inferq.errors import WrongState
 
     async with app.queue() as queue:
@@ -89,7 +88,7 @@ def wait(app: App, ids: tuple[str, ...], all_: bool, timeout: float | None) -> N
     app.run(_wait(app, ids_.given(ids), all_=all_, timeout=timeout))
 
 
-async def _wait(app: App, given: list[str], *, all_: bool, timeout: float | None) -> None:  # noqa: ASYNC109 - bounds a wait
+async def _wait(app: App, given: list[str], *, all_: bool, timeout: float | None) -> None:
     app.resume = f"no longer waiting; the tasks go on. Again with: inferq wait {' '.join(given[:3])}"
     async with app.queue() as queue:
         ids = [await queue.resolve(task_id) for task_id in given]
@@ -107,9 +106,11 @@ async def _ended(
     ids: list[str],
     *,
     all_: bool,
-    timeout: float | None,  # noqa: ASYNC109 - bounds a wait
+    timeout: float | None,
 ) -> tuple[list[Task], int]:
     """The tasks that ended in time, and how many of those waited for did not."""
+    import asyncio
+
     watchers = [asyncio.create_task(queue.wait(task_id)) for task_id in ids]
     try:
         until = asyncio.ALL_COMPLETED if all_ else asyncio.FIRST_COMPLETED

@@ -31,7 +31,7 @@ db = LazyGroup(
     cls=Command,
     examples="""
         inferq db backup /backups/inferq-monday.db
-        inferq --url sqlite:///backups/inferq-monday.db list
+        inferq --url sqlite:////backups/inferq-monday.db list
     """,
     exits=(Exit.PERMISSION, Exit.UNREACHABLE),
     fields=("path", "bytes"),

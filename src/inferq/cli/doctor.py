@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     examples="""
         inferq doctor
         inferq doctor -o json
-        inferq --url sqlite:///srv/inferq.db doctor
+        inferq --url sqlite:////srv/inferq.db doctor
     """,
     exits=(Exit.FAILED,),
     fields=("check", "verdict", "detail"),
@@ -108,12 +108,13 @@ def _open_files() -> int:
 
 async def _store(app: App) -> list[Finding]:
     from inferq.errors import InferqError
+    from inferq.stores.sqlite.files import MEMORY, path_of
 
     url = app.store_url
     findings: list[Finding] = []
-    if url.startswith("sqlite://") and ":memory:" not in url:
-        findings += _place(Path(url.removeprefix("sqlite://")))
     try:
+        if (path := path_of(url)) != MEMORY:
+            findings += _place(Path(path))
         async with app.queue() as queue:
             stats = await queue.store_stats()
             problems = await queue.check()

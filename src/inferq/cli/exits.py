@@ -58,8 +58,25 @@ _BY_CODE: dict[str, Exit] = {
 }
 
 
+# An executor's own errors, where a command calls it without the queue.
+_BY_FAILURE: dict[str, Exit] = {
+    "auth": Exit.PERMISSION,
+    "permission": Exit.PERMISSION,
+    "not_found": Exit.NOT_FOUND,
+    "model_not_found": Exit.NOT_FOUND,
+    "connect": Exit.UNREACHABLE,
+    "overloaded": Exit.UNREACHABLE,
+    "server_error": Exit.UNREACHABLE,
+    "timeout": Exit.UNREACHABLE,
+    "rate_limited": Exit.REJECTED,
+    "quota_exhausted": Exit.REJECTED,
+}
+
+
 def exit_of(error: BaseException) -> Exit:
     """The exit code that an error ends a command with."""
+    if type(error).__name__ in ("Reject", "Unavailable", "RetryLater"):
+        return _BY_FAILURE.get(getattr(error, "failure", ""), Exit.FAILED)
     code = getattr(error, "code", None)
     if isinstance(code, str):
         return _BY_CODE.get(code, Exit.FAILED)

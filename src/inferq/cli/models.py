@@ -36,7 +36,7 @@ models = LazyGroup(
         inferq models pull smollm2
         inferq run smollm2 --executor llamacpp "hi"
     """,
-    exits=(Exit.FAILED, Exit.NOT_FOUND),
+    exits=(Exit.FAILED, Exit.NOT_FOUND, Exit.UNREACHABLE),
     fields=("name", "path"),
 )
 @click.argument("name")
@@ -47,10 +47,9 @@ def pull(app: App, name: str) -> None:
 
     It is checked against its pinned sha256 and kept in the cache; a second call finds it there.
     """
-    from inferq.executors.llamacpp import pull as fetch
+    from inferq.executors.models import pull as fetch
 
-    say(f"fetching {name} ...")
-    path = fetch(name)
+    path = fetch(name, say if app.progress else None)
     record = {"name": name, "path": str(path)}
     app.out.record(record, [Column("NAME", field("name")), Column("PATH", field("path"))], key="name")
 

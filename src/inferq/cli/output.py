@@ -34,7 +34,8 @@ def field(name: str) -> Callable[[Record], Any]:
 
 def say(text: str, *, color: str | None = None) -> None:
     """A line for people, on stderr."""
-    click.secho(safe(text), err=True, fg=color, color=_colored(sys.stderr))
+    shown = safe(text)
+    click.echo(click.style(shown, fg=color) if color else shown, err=True, color=_colored(sys.stderr))
 
 
 def warn(text: str) -> None:
@@ -204,14 +205,16 @@ def _table(records: list[Record], columns: Sequence[Column]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[_shown_cell(column, record) for column in columns] for record in records]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         # The first column names the thing: it is what people copy, so it is never cut.
-        table.add_column(column.title, no_wrap=True, overflow="fold" if index == 0 else "ellipsis")
-    for record in records:
-        table.add_row(*(Text(_shown_cell(column, record)) for column in columns))
+        least = max((len(row[0]) for row in rows), default=0) if index == 0 else None
+        table.add_column(column.title, no_wrap=True, min_width=least)
+    for row in rows:
+        table.add_row(*map(Text, row))
     colored = _colored(sys.stdout)
-    Console(file=sys.stdout, no_color=not colored, force_terminal=colored or None, highlight=False).print(table)
+    Console(file=sys.stdout, color_system="standard" if colored else None, highlight=False).print(table)
 
 
 def output_options(

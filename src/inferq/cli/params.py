@@ -180,7 +180,7 @@ def stdin_text() -> str:
 
 
 def written_or_piped(words: Sequence[str], *, what: str) -> str | None:
-    """The text given as words, each `-` replaced by standard input; without words what is piped; None on a terminal.
+    """The text given as words, each `-` replaced by standard input; without words what is piped; None when that is nothing.
 
     Standard input is read only when `-` asks for it or nothing else was given: a script's open pipe never blocks a command.
     """
@@ -189,7 +189,8 @@ def written_or_piped(words: Sequence[str], *, what: str) -> str | None:
     if not words:
         if stdin_is_terminal():
             return None
-        return stdin_text().rstrip("\n")
+        # Nothing in the pipe is no text: cron and CI give programs an empty standard input.
+        return stdin_text().rstrip("\n") or None
     if "-" in words and stdin_is_terminal():
         say(f"reading the {what} from the terminal; end it with Ctrl-D")
     piped = stdin_text().rstrip("\n") if "-" in words else ""

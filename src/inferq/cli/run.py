@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -62,6 +61,8 @@ def run(
 
 
 async def _run(app: App, submission: Submission, *, stream: bool, thinking: bool) -> None:
+    import asyncio
+
     async with app.queue(work=True) as queue:
         [handle] = await queue.submit_many([submission])
         app.resume = f"stopped; the task waits in the queue. Go on with `inferq work`, read it with: inferq tail {handle.id}"

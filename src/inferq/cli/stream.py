@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -48,7 +47,9 @@ async def waiting_line(app: App, queue: AsyncQueue, task_id: str) -> AsyncIterat
     if not app.progress:
         yield
         return
-    teller = asyncio.create_task(_tell(queue, task_id))
+    import asyncio
+
+    teller = asyncio.create_task(_tell(app, queue, task_id))
     try:
         yield
     finally:
@@ -57,7 +58,20 @@ async def waiting_line(app: App, queue: AsyncQueue, task_id: str) -> AsyncIterat
             await teller
 
 
-async def _tell(queue: AsyncQueue, task_id: str) -> None:
+async def why(app: App, queue: AsyncQueue, task_id: str) -> str:
+    """Why a task waits, first of all that nobody is there to run it."""
+    from inferq.task import State
+
+    # Any process that has the store open counts as an instance; when we are the only one, nobody works.
+    alone = not app.works and (await queue.store_stats()).instances <= 1
+    if alone and (await queue.get(task_id)).state is State.PENDING:
+        return "no worker is running on this store; start one with `inferq work`"
+    return await queue.why(task_id)
+
+
+async def _tell(app: App, queue: AsyncQueue, task_id: str) -> None:
+    import asyncio
+
     from inferq.task import WAITING
 
     terminal = sys.stderr.isatty()
@@ -65,7 +79,7 @@ async def _tell(queue: AsyncQueue, task_id: str) -> None:
     try:
         await asyncio.sleep(_PATIENCE)
         while (await queue.get(task_id)).state in WAITING:
-            reason = cell(await queue.why(task_id))
+            reason = cell(await why(app, queue, task_id))
             if reason != last:
                 last = reason
                 if terminal:
@@ -170,7 +184,7 @@ async def follow(app: App, queue: AsyncQueue, task_id: str, *, after: tuple[int,
         app.out.write(text_of(result))
 
 
-async def collect(app: App, queue: AsyncQueue, task_id: str, *, timeout: float | None = None) -> TaskResult:  # noqa: ASYNC109 - bounds a wait
+async def collect(app: App, queue: AsyncQueue, task_id: str, *, timeout: float | None = None) -> TaskResult:
     """Wait for a task's result, saying why it waits. Raises TaskFailed, TaskCancelled, WaitTimeout."""
     async with waiting_line(app, queue, task_id):
         return await queue.result(task_id, timeout=timeout)

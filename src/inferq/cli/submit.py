@@ -14,7 +14,7 @@ from inferq.cli.groups import Command, LazyGroup, Option, Verb
 from inferq.cli.options import TaskOptions, task_options
 from inferq.cli.output import FORMATS, Column, field, output_options, say, stdout_is_terminal
 from inferq.cli.params import DURATION, HEADER, TEXT_PAIR, json_file, message, written_or_piped
-from inferq.cli.stream import collect, follow, print_result
+from inferq.cli.stream import collect, follow, print_result, why
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -309,7 +309,7 @@ async def _stream(app: App, queue: AsyncQueue, task_id: str) -> None:
     await follow(app, queue, task_id)
 
 
-async def _collect(app: App, queue: AsyncQueue, ids: list[str], timeout: float | None) -> list[Exit]:  # noqa: ASYNC109 - bounds a wait
+async def _collect(app: App, queue: AsyncQueue, ids: list[str], timeout: float | None) -> list[Exit]:
     from inferq.errors import InferqError
 
     ends: list[Exit] = []
@@ -334,7 +334,7 @@ async def _announce(app: App, queue: AsyncQueue, submissions: list[Submission], 
         for task_id in ids:
             app.out.write(task_id)
         if app.progress and stdout_is_terminal():
-            say(f"submitted; {await queue.why(ids[0])}")
+            say(f"submitted; {await why(app, queue, ids[0])}")
     elif len(made) == 1:
         app.out.record(made[0], _COLUMNS, key="task_id")
     else:

@@ -38,6 +38,7 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
     Any number of workers may share a store. The first Ctrl-C or SIGTERM stops it gracefully: no new tasks, running ones
     finish within the grace or are handed back. The second stops it now. One line for each task that ends goes to stderr.
     """
+    app.service = True
     app.extra |= {"worker.slots": slots, "worker.shutdown_grace": grace}
     app.run(_work(app, quiet=quiet))
 

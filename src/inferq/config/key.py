@@ -58,7 +58,7 @@ class Key(msgspec.Struct, frozen=True):
             "size": "a size (bytes, or text such as '16MB')",
             "text": "a text",
             "path": "a path",
-            "store url": "a url such as sqlite:///data/inferq.db",
+            "store url": "a url such as sqlite:///inferq.db",
             "choice": "one of " + ", ".join(self.choices),
             "list": "a list of texts",
             "mapping": "a group of settings",

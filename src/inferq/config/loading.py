@@ -29,6 +29,7 @@ from inferq.config.settings import (
 from inferq.config.source import DEFAULT, Entry, Source
 from inferq.errors import ConfigError
 
+_IN_MEMORY: Final = frozenset({":memory:", "sqlite://", "sqlite://:memory:", "sqlite:///:memory:"})
 _BUILT_IN: Final = frozenset(backend.name for backend in DEFAULT_BACKENDS)
 
 
@@ -209,14 +210,16 @@ def _contains(outer: Path_, inner: Path_) -> bool:
 
 
 def _store_url(text: str, base: Path, home: Path) -> str:
-    """A store's URL with an absolute path; a bare path means a SQLite file."""
-    if not text:
-        raise ValueError("expected a url such as sqlite:///data/inferq.db, got ''")
+    """A store's URL with an absolute path (`sqlite:///` and then the path); a bare path means a SQLite file. Raises ValueError."""
+    if text in _IN_MEMORY:
+        return "sqlite://:memory:"
     scheme, mark, rest = text.partition("://")
     if mark and scheme != "sqlite":
         return text
-    path = rest if mark else text
-    return f"sqlite://{path}" if path.startswith(":memory:") else f"sqlite://{references.place(path, base=base, home=home)}"
+    path = rest[1:] if mark and rest.startswith("/") else "" if mark else text
+    if not path:
+        raise ValueError(f"expected a url such as sqlite:///inferq.db, sqlite:////data/inferq.db or sqlite://:memory:, got {text!r}")
+    return f"sqlite:///{references.place(path, base=base, home=home)}"
 
 
 # ── the tree ────────────────────────────────────────────────────────────────────────────────────────────────────────

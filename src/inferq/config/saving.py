@@ -15,6 +15,7 @@ from inferq.errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LEFT_OUT: Final = object()
+_YAML_BREAKS: Final = "\x85\u2028\u2029\ufeff"
 
 
 def save(settings: Settings, path: str | Path) -> list[str]:
@@ -116,7 +117,10 @@ def _encode(tree: dict[str, Any], path: Path) -> str:
         case ".yaml" | ".yml":
             import yaml
 
-            return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            # PyYAML writes some line separators (U+0085 among them) so that it reads them back as something else.
+            odd = any(mark in text for mark in _YAML_BREAKS)
+            return yaml.safe_dump(tree, sort_keys=False, allow_unicode=False) if odd else text
         case ".json":
             return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
         case _:

@@ -32,7 +32,7 @@ def default_data_dir() -> str:
 
 def default_url(data_dir: str) -> str:
     """The store that is used when no url is given: one SQLite file in the data directory."""
-    return f"sqlite://{Path(data_dir) / 'inferq.db'}"
+    return f"sqlite:///{Path(data_dir) / 'inferq.db'}"
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,10 +64,14 @@ class RetentionSettings(Section, frozen=True):
 class StoreSettings(Section, frozen=True):
     """Where truth is kept, how durably, how much of it."""
 
-    data_dir: Annotated[PathText, Meta(description="Directory of the store's file, unless `store.url` is set as well, there or in a place that ranks higher.")] = msgspec.field(
-        default_factory=default_data_dir
-    )
-    url: Annotated[StoreUrl, Meta(description="The store: `sqlite:///absolute/file.db`, `sqlite://:memory:` or a file's path.")] = ""
+    data_dir: Annotated[
+        PathText,
+        Meta(description="Directory of the store's file, unless `store.url` is set as well, there or in a place that ranks higher."),
+    ] = msgspec.field(default_factory=default_data_dir)
+    url: Annotated[
+        StoreUrl,
+        Meta(description="The store: `sqlite:////absolute/file.db`, `sqlite:///relative.db`, `sqlite://:memory:` or a file's path."),
+    ] = ""
     durability: Annotated[
         Literal["full", "normal"],
         Meta(description="What a returned submit survives: `full` a power cut, `normal` a crash of the process."),

@@ -25,7 +25,7 @@ __all__ = ["Backend", "Backends", "Engine"]
 class Engine:
     """One process's part in running tasks. `start` once, `stop` once."""
 
-    def __init__(  # noqa: PLR0913 - wiring
+    def __init__(
         self,
         store: Store,
         backends: Backends,

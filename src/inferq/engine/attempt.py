@@ -40,7 +40,20 @@ class Rules(msgspec.Struct, frozen=True):
 class Attempt:
     """Runs a claim on a backend. `emit` takes each chunk to the log; `interrupt` stops it from outside."""
 
-    __slots__ = ("_clock", "_emit", "_heard", "_loop", "_rng", "_rules", "_stop", "_task", "_timers", "backend", "claim")
+    __slots__ = (
+        "_clock",
+        "_deadline",
+        "_emit",
+        "_heard",
+        "_loop",
+        "_rng",
+        "_rules",
+        "_silence",
+        "_stop",
+        "_task",
+        "backend",
+        "claim",
+    )
 
     def __init__(
         self, claim: Claim, backend: Backend, *, rules: Rules, clock: Clock, rng: random.Random, emit: Callable[[Claim, Chunk], None]
@@ -55,7 +68,8 @@ class Attempt:
         self._task: asyncio.Task[Any] | None = None
         self._stop: Stop | None = None
         self._heard: float | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._deadline: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
 
     def interrupt(self, why: Stop) -> None:
         """Cancel the running call; the first reason counts."""
@@ -82,8 +96,10 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - an attempt turns every exception into an outcome
             return self._failed(error)
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            if self._deadline is not None:
+                self._deadline.cancel()
+            if self._silence is not None:
+                self._silence.cancel()
 
     # steps -----------------------------------------------------------------------------------------------------------
 
@@ -128,7 +144,7 @@ class Attempt:
             options=spec.options,
             attempt=self.claim.attempt,
             timeout=self._timeout(),
-            idle_timeout=spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout,
+            idle_timeout=self._idle_timeout(),
             stream=spec.stream,
             metadata=spec.metadata,
         )
@@ -144,7 +160,7 @@ class Attempt:
         async with aclosing(stream) as items:
             async for item in items:
                 if isinstance(item, Chunk):
-                    self._heard = self._loop.time()
+                    self._hear()
                     if keep:
                         self._emit(self.claim, item)
                 elif isinstance(item, Answer) and answer is None:
@@ -169,20 +185,29 @@ class Attempt:
     def _arm(self) -> None:
         limit = self._timeout()
         if limit is not None:
-            self._timers.append(self._loop.call_later(limit, self.interrupt, "timeout"))
-        spec = self.claim.task.spec
-        idle = spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout
-        if idle is not None:
-            self._watch_silence(idle)
+            self._deadline = self._loop.call_later(limit, self.interrupt, "timeout")
 
-    def _watch_silence(self, idle: float) -> None:
-        """One timer a length of silence, not one a chunk: it looks back and arms itself again. It counts from the first chunk on."""
-        now = self._loop.time()
-        silent = 0.0 if self._heard is None else now - self._heard
+    def _idle_timeout(self) -> float | None:
+        spec = self.claim.task.spec
+        return spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout
+
+    def _hear(self) -> None:
+        """A chunk came; from the first one on, silence is watched."""
+        first = self._heard is None
+        self._heard = self._loop.time()
+        if first and (idle := self._idle_timeout()) is not None:
+            self._watch_silence(idle, self._heard)
+
+    def _watch_silence(self, idle: float, heard: float) -> None:
+        """One timer a length of silence, not one a chunk: it looks back and arms itself again."""
+        heard = self._heard or heard
+        silent = self._loop.time() - heard
         if silent >= idle:
             self.interrupt("idle")
             return
-        self._timers[1:] = [self._loop.call_later(max(idle - silent, 0.001), self._watch_silence, idle)]
+        if self._silence is not None:
+            self._silence.cancel()
+        self._silence = self._loop.call_later(max(idle - silent, 0.001), self._watch_silence, idle, heard)
 
     # endings ---------------------------------------------------------------------------------------------------------
 
@@ -194,7 +219,7 @@ class Attempt:
                     return Outcome.failed("expired", "its deadline passed while it ran", backend=self.backend.name)
                 return self._decide(Unavailable(f"no end within the attempt's timeout of {self._timeout():g} s", failure="timeout"))
             case "idle":
-                limit = spec.idle_timeout if spec.idle_timeout is not None else self._rules.idle_timeout
+                limit = self._idle_timeout()
                 return self._decide(Unavailable(f"no chunk for the idle timeout of {limit:g} s", failure="timeout"))
             case "stopping":
                 return Outcome.released(error="the worker stopped", backend=self.backend.name)

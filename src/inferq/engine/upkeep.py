@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from inferq.clock import Clock
@@ -23,7 +24,7 @@ _STEP_MS: Final = 1000
 class Upkeep:
     """Every duty may run in any process at any time; each starts at a random phase, so that processes do not march in step. Seconds."""
 
-    def __init__(  # noqa: PLR0913 - wiring
+    def __init__(
         self,
         store: Store,
         *,
@@ -100,8 +101,7 @@ class Upkeep:
         offset, self._offset = self._offset, now.wall - now.mono
         return offset is not None and abs(self._offset - offset) > _STEP_MS
 
-    async def _every(self, interval: float, duty: object) -> None:
-        assert callable(duty)  # noqa: S101 - narrows the type
+    async def _every(self, interval: float, duty: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(self._rng.uniform(0.0, min(interval, 30.0)))
         while True:
             try:
@@ -120,9 +120,7 @@ class Upkeep:
 
     async def _prune(self) -> None:
         while True:
-            removed = await self._store.prune(
-                self._keep, self._clock.read(), chunks=self._chunk_age, events=self._event_age, limit=_LIMIT
-            )
+            removed = await self._store.prune(self._keep, self._clock.read(), chunks=self._chunk_age, events=self._event_age, limit=_LIMIT)
             if removed < _LIMIT:
                 return
             # Claims go first: pruning takes small bites with pauses between them.

@@ -26,7 +26,7 @@ _FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
 class Worker:
     """Claims for free slots only and runs what it claimed. `slots` bounds the tasks at a time over all backends."""
 
-    def __init__(  # noqa: PLR0913 - wiring
+    def __init__(
         self,
         store: Store,
         backends: Backends,
@@ -134,6 +134,9 @@ class Worker:
             self._stopping = True
         except StoreError as error:
             log.warning("worker.claim_failed", extra={"error": str(error)})
+        except Exception:
+            # The fallback poll tries again: a worker must not fall silent.
+            log.exception("worker.pump_failed")
         finally:
             self._pumping = None
         self._wake_at_next_opening()
@@ -152,7 +155,11 @@ class Worker:
         count = 0
         for want, mine in zip(wants, claims, strict=True):
             for claim in mine:
-                self._begin(claim, want.pool)
+                try:
+                    self._begin(claim, want.pool)
+                except Exception:
+                    log.exception("worker.begin_failed", extra={"task_id": claim.task.id})
+                    self._reporter.end(claim, Outcome.released(at=now.wall + 1000, error="the worker could not begin it"))
             count += len(mine)
         return count
 
@@ -171,9 +178,7 @@ class Worker:
         backend.busy += 1
         self._busy += 1
         self._quiet.clear()
-        attempt = Attempt(
-            claim, backend, rules=self._rules, clock=self._clock, rng=self._rng, emit=self._reporter.emit
-        )
+        attempt = Attempt(claim, backend, rules=self._rules, clock=self._clock, rng=self._rng, emit=self._reporter.emit)
         self._running[claim.task.id] = attempt
         task = self._loop.create_task(self._run(attempt))
         self._tasks.add(task)

@@ -18,9 +18,12 @@ from inferq.errors import Reject, RetryLater, Unavailable
 from inferq.executor import Answer, Call, Chunk, Executor, Health
 from inferq.executors import models
 from inferq.executors import payload as fields
+from inferq.executors.models import installed, models_dir, pull, resolve
 from inferq.executors.openai import OpenAIExecutor
 from inferq.executors.process import exit_words
 from inferq.executors.registry import produce
+
+__all__ = ["LlamaCppExecutor", "installed", "models_dir", "pull", "resolve"]
 
 _PROGRAM: Final = str(Path(__file__).with_name("llamacpp_server.py"))
 _MISSING: Final = "running models here needs an extra: pip install 'inferq[local]'"
@@ -71,7 +74,7 @@ class LlamaCppExecutor(Executor):
         if importlib.util.find_spec("xllamacpp") is None:
             return Health(ok=False, detail=_MISSING)
         try:
-            names = [str(models.resolve(self._set.model))] if self._set.model else list(models.installed())
+            names = [str(resolve(self._set.model))] if self._set.model else list(installed())
         except Reject as error:
             return Health(ok=False, detail=str(error))
         if not names:
@@ -80,7 +83,7 @@ class LlamaCppExecutor(Executor):
 
     async def models(self) -> list[str]:
         """The one of the settings, else every installed one."""
-        return [self._set.model] if self._set.model else list(models.installed())
+        return [self._set.model] if self._set.model else list(installed())
 
     async def run(self, call: Call) -> AsyncIterator[Chunk | Answer]:
         """Yields the chunks and then the Answer; starts the child where none runs. When it dies, the call is `Unavailable`."""
@@ -101,7 +104,7 @@ class LlamaCppExecutor(Executor):
 
     async def _child(self, model: str) -> _Child:
         """The child of that model; makes room for it among `max_loaded` when it is a new one."""
-        if importlib.util.find_spec("xllamacpp") is None:
+        if not self._children and importlib.util.find_spec("xllamacpp") is None:
             raise Reject(f"{self.name}: {_MISSING}", failure="internal")
         path = self._path(model)
         child = self._children.pop(path, None)
@@ -123,7 +126,7 @@ class LlamaCppExecutor(Executor):
         """The model's file. A task may name models, never files: those are the configuration's."""
         only = self._set.model
         if only is not None:
-            path = models.resolve(only)
+            path = resolve(only)
             if model not in (only, path.stem) and models.canonical(model) != path.stem:
                 raise Reject(f"{self.name} serves {only} only, not {model!r}", failure="model_not_found")
             return path
@@ -132,7 +135,7 @@ class LlamaCppExecutor(Executor):
                 f"expected a model's name, got the path {model!r}; a file is named by the setting `model`",
                 failure="model_not_found",
             )
-        return models.resolve(model)
+        return resolve(model)
 
 
 class _Child:
@@ -153,7 +156,7 @@ class _Child:
     async def ready(self) -> OpenAIExecutor:
         """The executor of a running child. Raises `Unavailable` when it does not start, `Reject` when it never will."""
         async with self._gate:
-            if self._server is None or self._process is None or self._process.returncode is not None:
+            if self._server is None or self._process is None or _ended(self._process):
                 await self._stop()
                 try:
                     self._server = await self._start()
@@ -254,3 +257,13 @@ class _Child:
             await process.wait()
         if listener is not None:
             await listener
+
+
+def _ended(process: asyncio.subprocess.Process) -> bool:
+    """Whether it ended, asked of the system: asyncio hears of it a moment later."""
+    if process.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True

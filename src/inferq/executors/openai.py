@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -13,7 +12,7 @@ from inferq.errors import ConfigError, ExecutorError, InvalidTask, Reject, Unava
 from inferq.executor import Answer, Call, Chunk, Health
 from inferq.executors import payload as fields
 from inferq.executors.model_server import ModelServer, content_type
-from inferq.net import MAX_BODY, Reply, ReplyStream
+from inferq.net import MAX_BODY, Reply
 from inferq.wire import checks, openai
 from inferq.wire.framing import EventReader, decode_json
 
@@ -93,62 +92,55 @@ class OpenAIExecutor(ModelServer):
         if chat and not isinstance(payload.get("prompt"), str):
             raise InvalidTask("expected text, because it is made as a chat", field="payload.prompt")
 
-    async def run(self, call: Call) -> AsyncIterator[Chunk | Answer]:
+    def run(self, call: Call) -> AsyncIterator[Chunk | Answer]:
         """Yields the chunks and then the Answer. A stream that ends without its end mark is a failure."""
         if self._set.api_key_env and not self._key:
             raise Reject(f"{self.name}: no key in environment variable {self._set.api_key_env}", failure="auth")
         chat = openai.as_chat(call, default=self._set.as_chat)
         path, body = openai.request_of(call, chat=chat, usage=self._set.stream_usage)
-        if call.action == "embed":
-            yield await self._post(path, body, openai.embeddings_of)
-        elif not body.get("stream"):
-            answer = await self._post(path, body, openai.answer_of)
-            for chunk in _chunks(answer):
-                yield chunk
-            yield answer
-        else:
-            async with aclosing(self._streamed(path, body)) as items:
-                async for item in items:
-                    yield item
+        # One generator, not one in another: each level would cost every chunk on its way.
+        return self._streamed(path, body) if body.get("stream") else self._whole(call, path, body)
 
-    async def _streamed(self, path: str, body: dict[str, Any]) -> AsyncGenerator[Chunk | Answer]:
+    async def _whole(self, call: Call, path: str, body: dict[str, Any]) -> AsyncIterator[Chunk | Answer]:
+        read = openai.embeddings_of if call.action == "embed" else openai.answer_of
+        answer = await self._post(path, body, read)
+        for chunk in _chunks(answer):
+            yield chunk
+        yield answer
+
+    async def _streamed(self, path: str, body: dict[str, Any]) -> AsyncIterator[Chunk | Answer]:
+        whole = openai.Assembly()
+        events = EventReader(max_line=self._max_bytes)
+        done = False
         async with self._posted(path, body, accept="text/event-stream, application/json") as reply:
             if content_type(reply) == "application/json":
                 # The server took no notice of `stream`: its answer is whole, and as good.
                 answer = openai.answer_of(decode_json(await reply.read()))
                 for chunk in _chunks(answer):
                     yield chunk
-            else:
-                whole = openai.Assembly()
-                async with aclosing(self._events(reply, whole)) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-                answer = whole.answer()
+                yield answer
+                return
+            try:
+                while not done and (piece := await reply.some()):
+                    for event in events.feed(piece):
+                        if event.data == "[DONE]":
+                            done = True
+                            break
+                        for chunk in whole.feed(self._checked(decode_json(event.data))):
+                            yield chunk
+            except Unavailable:
+                if not whole.finished:  # a cut after the last word costs the token counts, not the answer
+                    raise
+            if not whole.finished and not (done and whole.started):
+                raise self._cut("[DONE] or a finish reason")
+            await reply.drain()
+            answer = whole.answer()
         yield answer
 
-    async def _events(self, reply: ReplyStream, whole: openai.Assembly) -> AsyncGenerator[Chunk]:
-        """Feeds the stream's events to the assembly, up to its end mark: `[DONE]`, or the end after every finish reason."""
-        events = EventReader(max_line=self._max_bytes)
-        done = False
-        try:
-            while not done and (piece := await reply.some()):
-                for event in events.feed(piece):
-                    if event.data.strip() == "[DONE]":
-                        done = True
-                        break
-                    for chunk in self._take(whole, decode_json(event.data)):
-                        yield chunk
-        except Unavailable:
-            if not whole.finished:  # a cut after the last word costs the token counts, not the answer
-                raise
-        if not whole.finished and not (done and whole.started):
-            raise self._cut("[DONE] or a finish reason")
-        await reply.drain()
-
-    def _take(self, whole: openai.Assembly, value: Any) -> list[Chunk]:
+    def _checked(self, value: Any) -> Any:
         if isinstance(value, dict) and value.get("error"):
             raise self._broken_off(value)
-        return whole.feed(value)
+        return value
 
     async def health(self) -> Health:
         """Asks for the list of models, which costs nothing."""

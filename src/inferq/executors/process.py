@@ -9,7 +9,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -23,6 +23,8 @@ _STREAMS: Final[tuple[Stream, ...]] = ("stdout", "stderr")
 _HIGH_WATER: Final = 1024 * 1024
 """Bytes read ahead of the reader; beyond, the child waits in its write."""
 _POLL: Final = 0.02
+_QUIET: Final = 0.05
+"""Seconds without news after which a pipe that somebody outside the group holds open is taken for empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,30 +167,42 @@ class Group:
                 await asyncio.sleep(0)  # pipes close in the loop's next turn
 
     async def output(self) -> AsyncGenerator[tuple[Stream, str]]:
-        """Everything that is written, until both streams are closed or, after the program's end, `linger` has passed.
+        """Everything that is written, until both streams are closed; at the latest what was written `linger` after the end.
 
         Raises `Unavailable(timeout)` when the time is up, `Reject(script_failed)` at more than `Limits.output` bytes.
         """
         leader = asyncio.create_task(self._process.wait())
         leader.add_done_callback(lambda _: self._output.news.set())
         lingers = math.inf
+        stopped = quiet = False
         try:
             while True:
                 self._output.news.clear()
                 for _ in range(len(self._output.waiting)):
                     yield self._output.take()
-                if self._output.overflow:
-                    limit = self._limits.output
-                    raise Reject(f"it wrote more than {limit} bytes (max_output_bytes)", failure="script_failed")
-                if self._clock() >= self._ends:
-                    raise self._late()
+                self._check()
+                if self._output.waiting:
+                    continue
+                if quiet or not self._output.open:
+                    return
                 if leader.done() and lingers == math.inf:
                     lingers = self._clock() + self._limits.linger
-                if not self._output.open or self._clock() >= lingers:
-                    return
-                await self._news(until=min(self._ends, lingers))
+                if self._clock() >= lingers and not stopped:
+                    # Nothing is lost by ending who is left: what they wrote is in the pipes, and read before we go.
+                    await self.stop()
+                    stopped = True
+                    continue
+                heard = await self._news(until=self._clock() + _QUIET if stopped else min(self._ends, lingers))
+                quiet = stopped and not heard
         finally:
             leader.cancel()
+
+    def _check(self) -> None:
+        if self._output.overflow:
+            limit = self._limits.output
+            raise Reject(f"it wrote more than {limit} bytes (max_output_bytes)", failure="script_failed")
+        if self._clock() >= self._ends:
+            raise self._late()
 
     async def exit_code(self) -> int:
         """The program's exit code. Raises `Unavailable(timeout)` when the time is up before it."""
@@ -203,19 +217,20 @@ class Group:
         until = self._clock() + self._limits.grace
         try:
             if self._send(signal.SIGTERM):
-                while self._clock() < until and self._send(0):  # noqa: ASYNC110 - no event tells that a group is empty
+                while self._clock() < until and self._send(0):
                     await asyncio.sleep(_POLL)
         finally:
             # Also when this very waiting was cancelled: nothing may outlive it.
             self._send(signal.SIGKILL)
         await self._process.wait()
 
-    async def _news(self, *, until: float) -> None:
-        if self._output.waiting:
-            return
-        with suppress(TimeoutError):
+    async def _news(self, *, until: float) -> bool:
+        """Whether anything happened before that time."""
+        try:
             async with asyncio.timeout(self._left(until)):
-                await self._output.news.wait()
+                return await self._output.news.wait()
+        except TimeoutError:
+            return False
 
     def _left(self, until: float) -> float | None:
         return None if until == math.inf else max(0.0, until - self._clock())

@@ -188,7 +188,7 @@ class Executors:
         payload: dict[str, Any] | None = None,
         model: str = "",
         options: dict[str, Any] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - it is the call's own clock: told to the executor, and enforced here
+        timeout: float | None = None,
     ) -> Answer:
         """Run one action and wait for its answer. `timeout` is in seconds.
 

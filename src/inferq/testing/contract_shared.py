@@ -18,8 +18,8 @@ from inferq.testing.peer import Peer, by_state, new_task
 
 
 def told_of(id: str, peer: Peer) -> bool:
-    """Whether the peer heard that this log may have grown; another process's store may say `*`, any of them."""
-    return any(id in change.streams or "*" in change.streams for change in peer.changes)
+    """Whether the peer heard that this log, or any, may have grown."""
+    return any(grown.task_id in (id, "") for change in peer.changes for grown in change.streams)
 
 
 def lengths_are(peer: Peer, lengths: list[int]) -> bool:

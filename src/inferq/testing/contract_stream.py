@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 
 from inferq.executor import Chunk
-from inferq.store import Position
+from inferq.store import Grown, LoggedChunk, Position
 from inferq.task import Outcome
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, new_task
@@ -147,8 +147,19 @@ class StreamContract(ContractBase):
         id = await here.add_one()
         claim = await here.claim_one()
         here.changes.clear()
-        await here.append(claim, "a")
-        await here.heard(lambda: any(id in change.streams for change in here.changes))
-        here.changes.clear()
+        await here.append(claim, "a", "b")
+        await here.append(claim, "c")
         await here.complete(claim)
-        await here.heard(lambda: any(id in change.streams for change in here.changes))
+
+        def grown() -> list[Grown]:
+            return [grown for change in here.changes for grown in change.streams if grown.task_id == id]
+
+        await here.heard(lambda: bool(grown()) and grown()[-1].chunks is None)
+        logged = await here.logged(id)
+        told = [
+            LoggedChunk(Position(news.attempt, news.first + n), chunk)
+            for news in grown()
+            for n, chunk in enumerate(news.chunks or ())
+        ]
+        assert told == logged[:-1], "what is told must be what is read"
+        assert logged[-1].chunk.kind == "end"

@@ -108,18 +108,21 @@ class Model:
         return ids
 
     def claim(self, tiers: Sequence[Sequence[FlowKey]], limit: int, *, holder: str, now: int) -> list[str]:
-        got: list[Entry] = []
+        got: list[str] = []
         for tier in tiers:
             if "*" not in self.paused:
                 open_flows = [flow for flow in tier if flow.lane not in self.paused]
-                got += sorted(self.pending(open_flows), key=lambda task: task.seq)[: limit - len(got)]
-        for task in got:
-            self._go(task, "claim", "task.started", now=now)
-            task.attempt += 1
-            task.holder = holder
-            if any(piece.startswith("text") for piece in task.log):
-                task.log.append("reset")
-        return [task.id for task in got]
+                first = sorted(self.pending(open_flows), key=lambda task: task.seq)[: limit - len(got)]
+                got += [self._start(task, holder, now) for task in first]
+        return got
+
+    def _start(self, task: Entry, holder: str, now: int) -> str:
+        self._go(task, "claim", "task.started", now=now)
+        task.attempt += 1
+        task.holder = holder
+        if any(piece.startswith("text") for piece in task.log):
+            task.log.append("reset")
+        return task.id
 
     def finish(self, id: str, kind: str, *, at: int | None, now: int) -> None:
         task = self.tasks[id]

@@ -132,7 +132,7 @@ class EventReader:
         return ServerEvent(b"\n".join(data).decode(errors="replace"), event, id_, retry)
 
 
-def write_event(data: str, *, event: str = "", id: str | None = None, retry: int | None = None) -> bytes:  # noqa: A002
+def write_event(data: str, *, event: str = "", id: str | None = None, retry: int | None = None) -> bytes:
     """One event of an event stream. Raises ValueError when `event` or `id` cannot be written on one line."""
     lines = []
     for name, value in (("event", event or None), ("id", id)):

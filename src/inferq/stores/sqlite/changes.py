@@ -49,6 +49,7 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
                 worker = tx.execute("SELECT i.name FROM task AS t LEFT JOIN instance AS i ON i.number = t.worker WHERE t.seq = ?", (seq,))
                 record = (seq, attempt, "cancelled", worker.fetchone()[0] or "", started, now.wall, None, None, reason or None, None, None)
                 tx.execute(SQL["add_attempt"], record)
+                tx.dropped.add(seq)
             tx.execute(SQL["end"], (CANCELLED, now.wall, None, reason[:2000] or None, seq))
             if state == PENDING:
                 tx.leave(flow)
@@ -135,7 +136,7 @@ def _without_deadlines(tx: Transaction, seq: int) -> int:
 PauseCall = tuple[str, Now]
 
 
-def pause(tx: Transaction, calls: Sequence[PauseCall]) -> list[None | InferqError]:
+def pause(tx: Transaction, calls: Sequence[PauseCall]) -> list[InferqError | None]:
     for scope, now in calls:
         paused = tx.known.paused if tx.paused is None else tx.paused
         if scope not in paused:
@@ -145,7 +146,7 @@ def pause(tx: Transaction, calls: Sequence[PauseCall]) -> list[None | InferqErro
     return [None] * len(calls)
 
 
-def resume(tx: Transaction, calls: Sequence[PauseCall]) -> list[None | InferqError]:
+def resume(tx: Transaction, calls: Sequence[PauseCall]) -> list[InferqError | None]:
     for scope, now in calls:
         paused = tx.known.paused if tx.paused is None else tx.paused
         if scope in paused:

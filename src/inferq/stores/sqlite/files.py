@@ -54,7 +54,7 @@ def open_file(path: str, durability: Durability) -> sqlite3.Connection:
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.execute("PRAGMA temp_store = MEMORY")
-        _migrate(db, path)
+        _migrate(db)
     except sqlite3.Error as error:
         db.close()
         raise named(error, path) from error
@@ -82,7 +82,9 @@ def _check_place(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreReadOnly(f"expected to create {path.parent} for the store, got: {error.strerror}; choose a place you may write to") from error
+        raise StoreReadOnly(
+            f"expected to create {path.parent} for the store, got: {error.strerror}; choose a place you may write to"
+        ) from error
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise StoreReadOnly(f"expected to write {path}, but it or its directory is read-only; change the rights or choose another place")
 
@@ -101,7 +103,7 @@ def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
         raise StoreDamaged(f"{path} is another program's database, not a store of inferq; choose another file")
 
 
-def _migrate(db: sqlite3.Connection, path: str) -> None:
+def _migrate(db: sqlite3.Connection) -> None:
     """Apply what is missing, each migration in a transaction of its own; two processes at once apply it once."""
     while True:
         db.execute("BEGIN IMMEDIATE")
@@ -170,22 +172,44 @@ def copy_to(reader: sqlite3.Connection, path: Path) -> None:
         part.rename(path)
     except (sqlite3.Error, OSError) as error:
         part.unlink(missing_ok=True)
-        raise named(error, str(path)) if isinstance(error, sqlite3.Error) else StoreError(f"expected to write {path}, got: {error}") from error
+        raise (
+            named(error, str(path)) if isinstance(error, sqlite3.Error) else StoreError(f"expected to write {path}, got: {error}")
+        ) from error
 
 
 _SOUND: Final = (
-    ("counter", "SELECT c.state, c.tasks, (SELECT count(*) FROM task AS t WHERE t.state = c.state) AS real FROM counter AS c WHERE c.tasks <> real"),
+    (
+        "counter",
+        """SELECT c.state, c.tasks, (SELECT count(*) FROM task AS t WHERE t.state = c.state) AS real
+        FROM counter AS c WHERE c.tasks <> real""",
+    ),
+    (
+        "bytes",
+        """SELECT c.state, c.bytes, (SELECT coalesce(sum(t.bytes), 0) FROM task AS t WHERE t.state = c.state) AS real
+        FROM counter AS c WHERE c.bytes <> real""",
+    ),
     (
         "flow length",
-        "SELECT f.id, f.length, (SELECT count(*) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real FROM flow AS f WHERE f.length <> real",
+        """SELECT f.id, f.length, (SELECT count(*) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real
+        FROM flow AS f WHERE f.length <> real""",
     ),
     (
         "flow head",
-        "SELECT f.id, f.head, (SELECT min(seq) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real FROM flow AS f WHERE f.head IS NOT real",
+        """SELECT f.id, f.head, (SELECT min(seq) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real
+        FROM flow AS f WHERE f.head IS NOT real""",
     ),
-    ("task without payload", "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN payload AS p ON p.seq = t.seq WHERE p.seq IS NULL"),
-    ("completed task without result", "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN result AS r ON r.seq = t.seq WHERE t.state = 3 AND r.seq IS NULL"),
-    ("running task without instance", "SELECT t.seq, t.id, t.worker FROM task AS t WHERE t.state = 2 AND t.worker NOT IN (SELECT number FROM instance)"),
+    (
+        "task without payload",
+        "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN payload AS p ON p.seq = t.seq WHERE p.seq IS NULL",
+    ),
+    (
+        "completed task without result",
+        "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN result AS r ON r.seq = t.seq WHERE t.state = 3 AND r.seq IS NULL",
+    ),
+    (
+        "running task without instance",
+        "SELECT t.seq, t.id, t.worker FROM task AS t WHERE t.state = 2 AND t.worker NOT IN (SELECT number FROM instance)",
+    ),
 )
 
 
@@ -197,8 +221,8 @@ def problems(db: sqlite3.Connection) -> list[str]:
     db.execute("BEGIN")
     try:
         for what, statement in _SOUND:
-            for row in db.execute(statement).fetchmany(20):
-                found.append(f"{what}: {row[0]} says {row[1]}, the tasks say {row[2]}")
+            rows = db.execute(statement).fetchmany(20)
+            found += [f"{what}: {row[0]} says {row[1]}, the tasks say {row[2]}" for row in rows]
     finally:
         db.execute("COMMIT")
     return found

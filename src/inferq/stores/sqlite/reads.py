@@ -100,7 +100,7 @@ def find(db: sqlite3.Connection, where: Filter, after: int | None, limit: int) -
         tests.append("t.seq < ?")
         values.append(after)
     condition = f"WHERE {' AND '.join(tests)} " if tests else ""
-    rows = db.execute(f"{_COLUMNS}{condition}ORDER BY t.seq DESC LIMIT ?", (*values, limit + 1)).fetchall()  # noqa: S608 - tests hold marks only
+    rows = db.execute(f"{_COLUMNS}{condition}ORDER BY t.seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
     tasks = [task_from(row) for row in rows[:limit]]
     return Page(tasks, tasks[-1].seq if len(rows) > limit else None)
 
@@ -139,4 +139,3 @@ def _tests(where: Filter) -> tuple[list[str], list[Any]]:
 def _broad(where: Filter) -> bool:
     """Whether to walk by sequence number (many fit) rather than to sort what an index on state finds (few are running)."""
     return where.states != (State.RUNNING,)
-

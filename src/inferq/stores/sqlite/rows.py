@@ -26,7 +26,27 @@ Row = tuple[Any, ...]
 
 def task_from(row: Row) -> Task:
     """A task from the columns of `task_by_id.sql`."""
-    seq, id, state, lane, priority, size, tenant, estimate, attempt, failures, lost, worker, due, created, started, finished, code, error, spec = row
+    (
+        seq,
+        id,
+        state,
+        lane,
+        priority,
+        size,
+        tenant,
+        estimate,
+        attempt,
+        failures,
+        lost,
+        worker,
+        due,
+        created,
+        started,
+        finished,
+        code,
+        error,
+        spec,
+    ) = row
     return Task(
         id=id,
         seq=seq,

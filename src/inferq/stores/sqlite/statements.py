@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Final
+from itertools import chain
+from typing import Any, Final
 
 _FOLDER: Final = files("inferq.stores.sqlite") / "sql"
 
@@ -12,6 +15,38 @@ SQL: Final[dict[str, str]] = {
 }
 
 MIGRATIONS: Final[tuple[tuple[str, str], ...]] = tuple(
-    sorted((entry.name.removesuffix(".sql"), entry.read_text("utf-8")) for entry in (_FOLDER / "migrations").iterdir() if entry.name.endswith(".sql"))
+    sorted(
+        (entry.name.removesuffix(".sql"), entry.read_text("utf-8"))
+        for entry in (_FOLDER / "migrations").iterdir()
+        if entry.name.endswith(".sql")
+    )
 )
 """(name, script) in the order to apply; `PRAGMA user_version` is how many a file has had."""
+
+_GROUPS: Final = (64, 16, 4, 1)
+_many: dict[tuple[str, int], str] = {}
+
+
+def write_many(execute: Callable[[str, Sequence[Any]], Any], name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Run a statement whose only VALUES row stands for many, 64 rows at a time.
+
+    Each step of a statement gives the interpreter's lock away; one step for many rows lets the event loop run beside SQLite instead of
+    taking turns with it.
+    """
+    start, left = 0, len(rows)
+    for size in _GROUPS:
+        while left >= size:
+            execute(_statement(name, size), list(chain.from_iterable(rows[start : start + size])))
+            start += size
+            left -= size
+
+
+def _statement(name: str, size: int) -> str:
+    made = _many.get((name, size))
+    if made is None:
+        before, row, after = _ROW.split(SQL[name], maxsplit=1)
+        made = _many[name, size] = f"{before}VALUES {', '.join([row] * size)}{after}"
+    return made
+
+
+_ROW: Final = re.compile(r"VALUES (\([?, ]+\))")

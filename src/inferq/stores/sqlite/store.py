@@ -107,7 +107,9 @@ class SQLiteStore:
     async def heads(self) -> tuple[list[Head], frozenset[str]]:
         def ask(db: sqlite3.Connection) -> tuple[list[Head], frozenset[str]]:
             rows = db.execute(SQL["waiting_flows"]).fetchall()
-            heads = [Head(id, FlowKey(lane, priority, size, tenant), head, length) for id, lane, priority, size, tenant, head, length in rows]
+            heads = [
+                Head(id, FlowKey(lane, priority, size, tenant), head, length) for id, lane, priority, size, tenant, head, length in rows
+            ]
             return heads, frozenset(scope for (scope,) in db.execute("SELECT scope FROM pause"))
 
         # Asked of the writer, so that no change can slip between this answer and the first `Change`.

@@ -35,6 +35,8 @@ class Known:
     paused: frozenset[str] = frozenset()
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
     """Index of the last chunk of each attempt that this instance is writing."""
+    held: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """(attempt, token, bytes) of this instance's claims that are surely valid: emptied whenever another process has committed."""
 
 
 class Transaction:
@@ -54,6 +56,8 @@ class Transaction:
         self.events: list[Event] = []
         self.streams: list[Grown] = []
         self.chunks: dict[tuple[int, int], int] = {}
+        self.held: dict[int, tuple[int, int, int]] = {}
+        self.dropped: set[int] = set()
         self.forgotten: list[tuple[int, int]] = []
         self.paused: frozenset[str] | None = None
         self.lost = False
@@ -156,6 +160,9 @@ class Transaction:
         known.chunks.update(self.chunks)
         for place in self.forgotten:
             known.chunks.pop(place, None)
+        known.held.update(self.held)
+        for seq in self.dropped:
+            known.held.pop(seq, None)
         if self.paused is not None:
             known.paused = self.paused
 

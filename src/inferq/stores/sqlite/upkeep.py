@@ -17,7 +17,7 @@ from inferq.task import State
 StageCall = tuple[Now, int, bool]
 
 
-def stage(tx: Transaction, calls: Sequence[StageCall]) -> list[int | None | InferqError]:
+def stage(tx: Transaction, calls: Sequence[StageCall]) -> list[int | InferqError | None]:
     return [_stage(tx, *call) for call in calls]
 
 
@@ -100,7 +100,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
 RenewCall = tuple[Now, int]
 
 
-def renew(tx: Transaction, calls: Sequence[RenewCall]) -> list[None | InferqError]:
+def renew(tx: Transaction, calls: Sequence[RenewCall]) -> list[InferqError | None]:
     """Extend this instance's lease; when its row is gone, others took its claims and all of them are void."""
     now, lease = calls[-1]
     if tx.execute(SQL["renew"], (now.mono + lease, tx.number)).rowcount == 0:
@@ -127,6 +127,16 @@ def _prune(tx: Transaction, keep: dict[State, Retention], now: Now, chunks: floa
     return removed
 
 
+_OF_A_TASK = (
+    ("task", "seq"),
+    ("payload", "seq"),
+    ("result", "seq"),
+    ("attempt", "task"),
+    ("chunk", "task"),
+    ("idempotency", "seq"),
+)
+
+
 def _prune_state(tx: Transaction, state: State, retention: Retention, now: Now, limit: int) -> int:
     tasks, size = tx.execute("SELECT tasks, bytes FROM counter WHERE state = ?", (NUMBERS[state],)).fetchone()
     tasks += tx.tasks_delta[NUMBERS[state]]
@@ -145,8 +155,8 @@ def _prune_state(tx: Transaction, state: State, retention: Retention, now: Now, 
         tx.moved(NUMBERS[state], None, size=mine)
     for part in slices(gone, 500):
         seqs = [seq for (seq,) in part]
-        for table, column in (("task", "seq"), ("payload", "seq"), ("result", "seq"), ("attempt", "task"), ("chunk", "task"), ("idempotency", "seq")):
-            tx.execute(f"DELETE FROM {table} WHERE {column} IN ({marks(len(seqs))})", seqs)  # noqa: S608 - names from the tuple above, values bound
+        for table, column in _OF_A_TASK:
+            tx.execute(f"DELETE FROM {table} WHERE {column} IN ({marks(len(seqs))})", seqs)  # noqa: S608 - our names, bound values
     return len(gone)
 
 

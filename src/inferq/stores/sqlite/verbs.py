@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import heapq
 import secrets
+import sqlite3
 from collections.abc import Sequence
+
+import msgspec
 
 from inferq.clock import Now
 from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
@@ -25,9 +28,9 @@ from inferq.stores.sqlite.rows import (
     marks,
     slices,
 )
-from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.stores.sqlite.transaction import Transaction
-from inferq.task import Claim, NewTask, Outcome, State, Task, TaskResult, Timing
+from inferq.task import Claim, FlowKey, NewTask, Outcome, State, Submission, Task, TaskResult, Timing
 
 _END = 2**63 - 1
 _BOUND = 500
@@ -46,14 +49,14 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
         try:
             known = _known_keys(tx, new)
             if limit is not None:
-                _check_room(tx, len(new), limit, waiting_here=len(tasks))
+                _check_room(tx, len(new), limit)
         except InferqError as error:
             replies.append(error)
             continue
         replies.append([_add_one(tx, task, known, now, tasks, payloads) for task in new])
     if tasks:
-        tx.executemany(SQL["add_task"], tasks)
-        tx.executemany(SQL["add_payload"], payloads)
+        write_many(tx.execute, "add_task", tasks)
+        write_many(tx.execute, "add_payload", payloads)
     return replies
 
 
@@ -74,7 +77,7 @@ def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str]
     return known
 
 
-def _check_room(tx: Transaction, count: int, limit: int, *, waiting_here: int) -> None:
+def _check_room(tx: Transaction, count: int, limit: int) -> None:
     waiting = tx.count(State.PENDING) + tx.count(State.SCHEDULED)
     if waiting + count > limit:
         raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
@@ -110,9 +113,7 @@ def _add_one(
     if key is not None:
         tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
         known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
-    tx.events.append(
-        TaskSubmitted(0, now.wall, task.id, "scheduled" if delayed else "pending", task.flow.lane, task.flow.priority, due)
-    )
+    tx.events.append(TaskSubmitted(0, now.wall, task.id, "scheduled" if delayed else "pending", task.flow.lane, task.flow.priority, due))
     return task.id
 
 
@@ -125,27 +126,29 @@ def claim(tx: Transaction, calls: Sequence[ClaimCall]) -> list[list[list[Claim]]
     return [[_claim_want(tx, want, now) for want in wants] for wants, now in calls]
 
 
+Popped = tuple[int, str, int, int, int, int, int, int, Submission]
+"""(seq, id, estimate, attempt before, failures, lost, created, bytes, submission)"""
+
+_decode_popped = msgspec.json.Decoder(list[Popped]).decode
+
+
 def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
     token = secrets.randbits(62) + 1
     paused = tx.known.paused if tx.paused is None else tx.paused
     left = want.limit
-    popped: list[tuple[int, Row]] = []
+    claims: list[Claim] = []
     for tier in want.tiers:
         if left <= 0:
             break
         taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall), paused)
-        popped += taken
+        claims += [_claim_from(tx, flow, popped, token, now) for flow, popped in taken]
         left -= len(taken)
-    if not popped:
-        return []
-    specs: dict[int, bytes] = {}
-    for part in slices([row[0] for _, row in popped], _BOUND):
-        specs.update(tx.execute(f"SELECT seq, spec FROM payload WHERE seq IN ({marks(len(part))})", part).fetchall())  # noqa: S608 - only marks are formatted in
-    tx.moved(PENDING, RUNNING, count=len(popped), size=sum(row[-1] for _, row in popped))
-    return [_claim_from(tx, flow, row, specs[row[0]], token, now) for flow, row in popped]
+    return claims
 
 
-def _pop_tier(tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]) -> list[tuple[int, Row]]:
+def _pop_tier(
+    tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]
+) -> list[tuple[FlowKey, Popped]]:
     """The first tasks over these flows by sequence number: a merge of flows by their heads."""
     heap: list[tuple[int, int]] = []
     if "*" not in paused:
@@ -154,42 +157,48 @@ def _pop_tier(tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paus
             if flow is not None and flow.head is not None and flow.key.lane not in paused:
                 heap.append((flow.head, number))
     heapq.heapify(heap)
-    popped: list[tuple[int, Row]] = []
-    while heap and len(popped) < limit:
+    taken: list[tuple[FlowKey, Popped]] = []
+    while heap and len(taken) < limit:
         _, number = heapq.heappop(heap)
         before = heap[0][0] if heap else _END
-        rows = tx.execute(SQL["claim"], (*stamp, number, before, limit - len(popped))).fetchall()
-        rows.sort()
-        popped += [(number, row) for row in rows]
-        tx.leave(number, len(rows))
-        head = tx.flow(number).head
-        if head is not None:
-            heapq.heappush(heap, (head, number))
-    return popped
+        tasks = _claimable(tx, number, before, limit - len(taken))
+        tx.execute(SQL["claim"], (*stamp, number, tasks[-1][0]))
+        tx.moved(PENDING, RUNNING, count=len(tasks), size=sum(task[7] for task in tasks))
+        tx.leave(number, len(tasks))
+        flow = tx.flow(number)
+        taken += [(flow.key, task) for task in tasks]
+        if flow.head is not None:
+            heapq.heappush(heap, (flow.head, number))
+    return taken
 
 
-def _claim_from(tx: Transaction, number: int, row: Row, spec: bytes, token: int, now: Now) -> Claim:
-    seq, id, estimate, attempt, failures, lost, created, _ = row
-    flow = tx.flow(number)
+def _claimable(tx: Transaction, number: int, before: int, limit: int) -> list[Popped]:
+    try:
+        text = tx.execute(SQL["claimable"], (number, before, limit)).fetchone()[0]
+    except sqlite3.DataError:
+        # Together longer than SQLite's longest text (10^9 bytes): one task always fits, see MAX_PAYLOAD_BOUND.
+        text = tx.execute(SQL["claimable"], (number, before, 1)).fetchone()[0]
+    tasks = _decode_popped(f"[{text}]")
+    tasks.sort(key=_seq)
+    return tasks
+
+
+def _seq(task: Popped) -> int:
+    return task[0]
+
+
+def _claim_from(tx: Transaction, key: FlowKey, popped: Popped, token: int, now: Now) -> Claim:
+    seq, id, estimate, before, failures, lost, created, size, spec = popped
+    attempt = before + 1
     task = Task(
-        id=id,
-        seq=seq,
-        state=State.RUNNING,
-        flow=flow.key,
-        spec=decode_spec(spec),
-        estimate=estimate,
-        attempt=attempt,
-        failures=failures,
-        lost=lost,
-        worker=tx.name,
-        created=created,
-        started=now.wall,
+        id, seq, State.RUNNING, key, spec, estimate, attempt, failures, lost, tx.name, None, created, now.wall
     )
-    if attempt > 1 and tx.execute(SQL["last_chunk"], (seq,)).fetchone():
+    if before and tx.execute(SQL["last_chunk"], (seq,)).fetchone():
         last = tx.next_chunk(seq, attempt, 1)
         reset = Chunk("reset", data={"attempt": attempt, "reason": "a new attempt began"})
         tx.execute(SQL["add_chunk"], (seq, attempt, last, encode([reset])))
         tx.streams.append(Grown(id, attempt, last, [reset]))
+    tx.held[seq] = (attempt, token, size)
     tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name))
     return Claim(task, attempt, token, tx.name)
 
@@ -214,13 +223,17 @@ def append(tx: Transaction, calls: Sequence[AppendCall]) -> list[list[ClaimLost 
                 tx.streams.append(Grown(held.task.id, held.attempt, last - len(chunks) + 1, chunks))
         replies.append(errors)
     if rows:
-        tx.executemany(SQL["add_chunk"], rows)
+        write_many(tx.execute, "add_chunk", rows)
     return replies
 
 
 def standing(tx: Transaction, held: Claim) -> tuple[ClaimLost | None, int]:
     """While the claim is valid, None and the task's bytes; else the error that says by what it was superseded."""
-    row = tx.execute(SQL["standing"], (held.task.seq,)).fetchone()
+    seq = held.task.seq
+    sure = tx.held.get(seq) or tx.known.held.get(seq)
+    if sure is not None and sure[0] == held.attempt and sure[1] == held.token and seq not in tx.dropped:
+        return None, sure[2]
+    row = tx.execute(SQL["standing"], (seq,)).fetchone()
     if row is None:
         return ClaimLost(f"task {held.task.id} is gone: it was pruned", reason="gone"), 0
     state, attempt, token, size = row
@@ -258,20 +271,21 @@ def finish(tx: Transaction, calls: Sequence[FinishCall]) -> list[list[ClaimLost 
                 continue
             ended.add((seq, held.token))
             tx.forgotten.append((seq, held.attempt))
+            tx.dropped.add(seq)
             attempts.append(_attempt_row(held, outcome, now))
             if outcome.kind == "completed":
                 body = encode(_result_of(held, outcome, now))
-                done.append((now.wall, len(body), seq))
+                done.append((seq, now.wall, len(body)))
                 results.append((seq, body))
                 _completed(tx, held, size, len(body), now)
             else:
                 _ended_otherwise(tx, held, outcome, size, now)
         replies.append(errors)
     if done:
-        tx.executemany(SQL["complete"], done)
-        tx.executemany(SQL["add_result"], results)
+        write_many(tx.execute, "complete", done)
+        write_many(tx.execute, "add_result", results)
     if attempts:
-        tx.executemany(SQL["add_attempt"], attempts)
+        write_many(tx.execute, "add_attempt", attempts)
     return replies
 
 
@@ -347,4 +361,3 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         tx.events.append(TaskRetrying(0, now.wall, task.id, held.attempt, code, outcome.error, outcome.at or now.wall))
     else:
         tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, at))
-

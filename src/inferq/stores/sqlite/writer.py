@@ -49,7 +49,7 @@ _WATCH_SECONDS: Final = 0.02
 class Writer:
     """Owns the write connection. `deliver` is called from this thread with what a group brought."""
 
-    def __init__(  # noqa: PLR0913 - wiring
+    def __init__(
         self,
         db: sqlite3.Connection,
         *,
@@ -213,6 +213,7 @@ class Writer:
         known.flows.update((flow.id, flow) for flow in flows)
         known.ids.update((flow.key, flow.id) for flow in flows)
         known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
+        known.held.clear()
         changed = paused != known.paused
         known.paused = paused
         self._data_version = version
