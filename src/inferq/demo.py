@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="inferq-demo-") as folder:
             return 0 if asyncio.run(run(Path(folder))) else 1
     except (InferqError, TimeoutError) as error:
-        sys.stderr.write(f"the demo failed: {error or 'not done in time'}\n")
+        sys.stderr.write(f"the demo failed: {str(error) or 'not done in time'}\n")
         return 1
     except KeyboardInterrupt:
         return 130

@@ -186,4 +186,5 @@ def plan(
             taken = min(room, waiting)
             free[pool.name] -= taken
             left -= taken
-    return [Want(pool.name, tuple(tiers[pool.name]), min(pool.free, limit)) for pool in pools if pool.name in tiers]
+    granted = {name: min(pool.free, limit) - free[name] for pool in pools if (name := pool.name) in tiers}
+    return [Want(name, tuple(tiers[name]), count) for name, count in granted.items()]

@@ -112,7 +112,8 @@ class StoreStats(msgspec.Struct, frozen=True):
     file_bytes: int
     wal_bytes: int
     tasks: int
-    events: int
+    last_event: int
+    """Position of the newest event."""
     instances: int
 
 
@@ -130,7 +131,7 @@ class Store(Protocol):
         """Keep all of them or none; returns their ids in order.
 
         A task whose key is known with the same digest is not added again: the first one's id is returned. Raises DuplicateKey
-        (other digest) and QueueFull (more than `limit` would be waiting).
+        (other digest) and QueueFull (more than `limit` would be waiting). Keys are told apart by tenant.
         """
         ...
 
@@ -153,6 +154,7 @@ class Store(Protocol):
     async def finish(self, items: Sequence[tuple[Claim, Outcome]], now: Now) -> list[ClaimLost | None]:
         """End attempts: state, attempt record, result, terminal chunk record, counters and event in one transaction.
 
+        A retry or release whose time has come is pending at once.
         Idempotent for a repeated call with the same claim and a final outcome: the second is refused as `finished`.
         """
         ...
@@ -175,7 +177,8 @@ class Store(Protocol):
         ...
 
     async def retry(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
-        """Make failed or cancelled tasks pending again, with their sequence numbers and a fresh retry budget."""
+        """Make failed or cancelled tasks pending again, with their sequence numbers, a fresh retry budget and without their deadlines.
+        A `reset` record takes the place of the `end` in its log. (Here and in `cancel`, an id given twice counts once.)"""
         ...
 
     async def pause(self, scope: str, now: Now) -> None:

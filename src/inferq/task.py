@@ -312,7 +312,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Seconds: `waited` from submit to the last attempt's start, `ran` from there to the end."""
+    """Seconds by the wall clock, never negative: `waited` from submit to the last attempt's start, `ran` from there to the end."""
 
     waited: float
     ran: float

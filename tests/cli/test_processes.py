@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -14,16 +15,15 @@ from typing import Any
 
 import pytest
 
+from inferq.testing import wait_until
+
 ECHO = ("--executor", "echo", "--model", "m")
 SLOW = ("--field", "tokens_per_second=20", "--field", "tokens=400")
 
 
-def until(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
-    """Look again and again until it is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not become so"
-        time.sleep(0.01)
+def until(condition: Callable[[], object]) -> None:
+    """Ask until it is so."""
+    asyncio.run(wait_until(condition, timeout=30))
 
 
 def state(cli: Any, task_id: str) -> str:

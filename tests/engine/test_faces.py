@@ -21,7 +21,11 @@ PLUMBING = {"asynchronous", "begin", "call", "keep", "store"}
 
 
 def public(face: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(face).items() if not name.startswith("_") and name not in PLUMBING}
+    return {
+        name: value
+        for name, value in vars(face).items()
+        if not name.startswith("_") and name not in PLUMBING and not inspect.ismemberdescriptor(value)
+    }
 
 
 def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:

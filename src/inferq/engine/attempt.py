@@ -105,7 +105,7 @@ class Attempt:
 
     def _too_late(self) -> Outcome | None:
         spec, now = self.claim.task.spec, self._clock.read().wall
-        if spec.start_deadline is not None and now > spec.start_deadline:
+        if spec.start_deadline is not None and self.claim.attempt == 1 and now > spec.start_deadline:
             return Outcome.failed("expired", "its start_deadline passed before a slot was free", backend=self.backend.name)
         if spec.deadline is not None and now > spec.deadline:
             return Outcome.failed("expired", "its deadline passed before this attempt", backend=self.backend.name)
@@ -162,7 +162,7 @@ class Attempt:
                 if isinstance(item, Chunk):
                     self._hear()
                     if keep:
-                        self._emit(self.claim, item)
+                        self._emit(self.claim, _sound(item, executor))
                 elif isinstance(item, Answer) and answer is None:
                     answer = item
                 else:
@@ -242,6 +242,7 @@ class Attempt:
 
     def _decide(self, error: ExecutorError) -> Outcome:
         task = self.claim.task
+        error.args = (_readable(str(error)),)
         return decide(
             error,
             attempt=self.claim.attempt,
@@ -253,6 +254,24 @@ class Attempt:
             rng=self._rng,
             backend=self.backend.name,
         )
+
+
+def _sound(chunk: Chunk, executor: Executor) -> Chunk:
+    """The chunk as the log can keep it: text that UTF-8 can hold, data that is JSON. Raises PluginError."""
+    if chunk.data is not None:
+        try:
+            msgspec.json.encode(chunk.data)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise PluginError(f"executor {executor.name} must yield chunks of JSON values: {error!r}") from None
+    if not chunk.text.isascii():
+        text = _readable(chunk.text)
+        if text != chunk.text:
+            return Chunk(chunk.kind, text, chunk.data)
+    return chunk
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 __all__ = ["Attempt", "Rules", "Stop"]

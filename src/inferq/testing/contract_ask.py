@@ -213,7 +213,7 @@ class AskContract(ContractBase):
         await some_of_each(here)
         stats = await here.store.stats()
         assert stats.tasks == (await here.store.counts()).total
-        assert stats.events == await here.store.last_event()
+        assert stats.last_event == await here.store.last_event()
         assert stats.instances == 1
         assert stats.schema >= 1
         assert stats.url

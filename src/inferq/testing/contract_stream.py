@@ -117,11 +117,11 @@ class StreamContract(ContractBase):
         await here.finish(claim, Outcome.failed("internal", "broke"))
         assert [chunk.kind for chunk in await here.log(id)] == ["text", "end"]
         await here.retry(id)
-        assert [chunk.kind for chunk in await here.log(id)] == ["text"], "a task that waits again has not ended"
+        assert [chunk.kind for chunk in await here.log(id)] == ["text", "reset"], "a task that waits again has not ended"
         claim = await here.claim_one()
         await here.append(claim, "second")
         await here.complete(claim)
-        assert [chunk.kind for chunk in await here.log(id)] == ["text", "reset", "text", "end"]
+        assert [chunk.kind for chunk in await here.log(id)] == ["text", "reset", "reset", "text", "end"]
         assert (await here.log(id))[-1].text == "completed"
 
     async def test_who_saw_the_end_before_a_retry_sees_what_came_after(self, here: Peer) -> None:
@@ -134,6 +134,15 @@ class StreamContract(ContractBase):
         await here.complete(claim)
         after = [logged.chunk for logged in await here.store.chunks(id, after=end)]
         assert after[-2:] == [Chunk("text", "second"), Chunk("end", "completed")]
+
+    async def test_every_end_has_a_place_of_its_own(self, here: Peer) -> None:
+        id = await here.add_one()
+        await here.finish(await here.claim_one(), Outcome.failed("internal", "broke"))
+        first = (await here.logged(id))[-1].position
+        await here.retry(id)
+        await here.cancel(id)
+        after = await here.store.chunks(id, after=first)
+        assert [(logged.chunk.kind, logged.chunk.text) for logged in after] == [("end", "cancelled")]
 
     async def test_a_task_cancelled_before_it_ran_has_only_an_end(self, here: Peer) -> None:
         id = await here.add_one()

@@ -120,7 +120,7 @@ class Model:
         self._go(task, "claim", "task.started", now=now)
         task.attempt += 1
         task.holder = holder
-        if any(piece.startswith("text") for piece in task.log):
+        if task.attempt > 1 and task.log:
             task.log.append("reset")
         return task.id
 
@@ -167,6 +167,7 @@ class Model:
             return False
         task.failures = task.lost = 0
         task.expires = None
+        task.log.append("reset")
         self._go(task, "retry", "task.retried", now=now)
         return True
 

@@ -9,6 +9,7 @@ import msgspec
 from inferq.clock import Now
 from inferq.errors import InferqError, TaskNotFound, WrongState
 from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskRetried
+from inferq.executor import Chunk
 from inferq.store import Grown
 from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, STATES, Row, decode_spec, encode
 from inferq.stores.sqlite.statements import SQL
@@ -50,7 +51,8 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
                 record = (seq, attempt, "cancelled", worker.fetchone()[0] or "", started, now.wall, None, None, reason or None, None, None)
                 tx.execute(SQL["add_attempt"], record)
                 tx.dropped.add(seq)
-            tx.execute(SQL["end"], (CANCELLED, now.wall, None, reason[:2000] or None, seq))
+                tx.forgotten.append((seq, attempt))
+            tx.execute(SQL["end"], (CANCELLED, now.wall, None, reason[:2000] or None, 0, seq))
             if state == PENDING:
                 tx.leave(flow)
             tx.moved(state, CANCELLED, size=size)
@@ -101,13 +103,14 @@ def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
         again: set[str] = set()
 
         def one(id: str, row: Row) -> WrongState | None:
-            seq, flow, state, _, _, size, _ = row
+            seq, flow, state, attempt, _, size, _ = row
             if id in again:
                 return None
             if state not in (FAILED, CANCELLED):
                 return _wrong(id, state, "failed or cancelled")
             again.add(id)
             grown = _without_deadlines(tx, seq)
+            _reopen_stream(tx, seq, id, attempt)
             tx.execute(SQL["again"], (seq,))
             tx.moved(state, PENDING, size=size)
             if grown:
@@ -120,6 +123,15 @@ def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
         return _each(tx, ids, one)
 
     return [run(*call) for call in calls]
+
+
+def _reopen_stream(tx: Transaction, seq: int, id: str, attempt: int) -> None:
+    """A reset record takes the place of the `end` that was derived there, so that the next end has a place of its own."""
+    row = tx.execute(SQL["newest_chunk"], (seq,)).fetchone()
+    last = row[1] + 1 if row and row[0] == attempt else 1
+    reset = Chunk("reset", data={"attempt": attempt + 1, "reason": "it was asked to be made again"})
+    tx.execute(SQL["add_chunk"], (seq, attempt, last, encode([reset])))
+    tx.streams.append(Grown(id))
 
 
 def _without_deadlines(tx: Transaction, seq: int) -> int:

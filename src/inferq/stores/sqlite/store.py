@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from inferq.clock import Clock, Now, SystemClock
-from inferq.errors import ClaimLost, InferqError, StoreClosed, WrongState
+from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreError, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
@@ -186,6 +186,8 @@ class SQLiteStore:
             return question(db)
         except sqlite3.Error as error:
             raise files.named(error, self._path) from error
+        except UnicodeEncodeError as error:
+            raise StoreError(f"expected text that UTF-8 can hold, got {error.object!r}") from None
 
     async def get(self, id: str) -> Task | None:
         return await self._ask(partial(reads.get, id=id))
@@ -239,7 +241,7 @@ class SQLiteStore:
                 file_bytes=pages * size,
                 wal_bytes=wal.stat().st_size if wal.exists() else 0,
                 tasks=reads.counts(db).total,
-                events=db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()[0],
+                last_event=db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()[0],
                 instances=db.execute("SELECT count(*) FROM instance").fetchone()[0],
             )
 

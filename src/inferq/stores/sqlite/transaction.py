@@ -32,6 +32,7 @@ class Known:
     position: int = 0
     flows: dict[int, Flow] = field(default_factory=dict)
     ids: dict[FlowKey, int] = field(default_factory=dict)
+    last_flow: int = 0
     paused: frozenset[str] = frozenset()
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
     """Index of the last chunk of each attempt that this instance is writing."""
@@ -60,7 +61,6 @@ class Transaction:
         self.dropped: set[int] = set()
         self.forgotten: list[tuple[int, int]] = []
         self.paused: frozenset[str] | None = None
-        self.lost = False
         self.meta: dict[str, int] = {}
         self.after_commit: list[str] = []
         """Names of instances whose lock files may go once this is committed."""
@@ -71,7 +71,7 @@ class Transaction:
         """The flow's number; makes it when it is new."""
         number = self.known.ids.get(key) or self.new_ids.get(key)
         if number is None:
-            number = 1 + max(max(self.known.flows, default=0), max(self.new_ids.values(), default=0))
+            number = self.known.last_flow + len(self.new_ids) + 1
             self.execute(SQL["add_flow"], (number, key.lane, key.priority, key.size, key.tenant))
             self.new_ids[key] = number
             self.flows[number] = Flow(number, key, None, 0)
@@ -157,6 +157,7 @@ class Transaction:
         known.position = self.meta.get("position", known.position)
         known.flows.update(self.flows)
         known.ids.update(self.new_ids)
+        known.last_flow += len(self.new_ids)
         known.chunks.update(self.chunks)
         for place in self.forgotten:
             known.chunks.pop(place, None)

@@ -46,7 +46,7 @@ def _expire(tx: Transaction, now: Now, limit: int) -> int:
     rows = tx.execute(SQL["expired"], (now.wall, limit)).fetchall()
     error = "its deadline passed while it waited"
     for seq, id, flow, state, attempt, size in rows:
-        tx.execute(SQL["end"], (FAILED, now.wall, "expired", error, seq))
+        tx.execute(SQL["end"], (FAILED, now.wall, "expired", error, 0, seq))
         if state == PENDING:
             tx.leave(flow)
         tx.moved(state, FAILED, size=size)
@@ -86,7 +86,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
     tx.execute(SQL["add_attempt"], (seq, attempt, "lost", worker, started, now.wall, None, "lost", error, None, None))
     if at_most_once or lost + 1 >= lost_limit:
         why = f"{error}; at_most_once forbids another attempt" if at_most_once else f"{error}; lost {lost + 1} times"
-        tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, seq))
+        tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, 1, seq))
         tx.moved(RUNNING, FAILED, size=size)
         tx.streams.append(Grown(id))
         tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why))
@@ -101,10 +101,9 @@ RenewCall = tuple[Now, int]
 
 
 def renew(tx: Transaction, calls: Sequence[RenewCall]) -> list[InferqError | None]:
-    """Extend this instance's lease; when its row is gone, others took its claims and all of them are void."""
+    """Extend this instance's lease. (If others took it for dead, the writer has noticed before and gone on under a new name.)"""
     now, lease = calls[-1]
-    if tx.execute(SQL["renew"], (now.mono + lease, tx.number)).rowcount == 0:
-        tx.lost = True
+    tx.execute(SQL["renew"], (now.mono + lease, tx.number))
     return [None] * len(calls)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -23,10 +23,7 @@ from inferq.stores.sqlite.rows import (
     RUNNING,
     SCHEDULED,
     Row,
-    decode_spec,
     encode,
-    marks,
-    slices,
 )
 from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.stores.sqlite.transaction import Transaction
@@ -49,7 +46,7 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
         try:
             known = _known_keys(tx, new)
             if limit is not None:
-                _check_room(tx, len(new), limit)
+                _check_room(tx, _count_fresh(new, known), limit)
         except InferqError as error:
             replies.append(error)
             continue
@@ -75,6 +72,11 @@ def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str]
         if before != digest:
             raise DuplicateKey(f"expected the body that key {task.key!r} was first used with, got another; use a new key for other work")
     return known
+
+
+def _count_fresh(new: Sequence[NewTask], known: Mapping[tuple[str, str], object]) -> int:
+    keyed = {place for task in new if task.key is not None and (place := (task.flow.tenant, task.key)) not in known}
+    return len(keyed) + sum(1 for task in new if task.key is None)
 
 
 def _check_room(tx: Transaction, count: int, limit: int) -> None:
@@ -146,9 +148,7 @@ def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
     return claims
 
 
-def _pop_tier(
-    tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]
-) -> list[tuple[FlowKey, Popped]]:
+def _pop_tier(tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]) -> list[tuple[FlowKey, Popped]]:
     """The first tasks over these flows by sequence number: a merge of flows by their heads."""
     heap: list[tuple[int, int]] = []
     if "*" not in paused:
@@ -190,14 +190,15 @@ def _seq(task: Popped) -> int:
 def _claim_from(tx: Transaction, key: FlowKey, popped: Popped, token: int, now: Now) -> Claim:
     seq, id, estimate, before, failures, lost, created, size, spec = popped
     attempt = before + 1
-    task = Task(
-        id, seq, State.RUNNING, key, spec, estimate, attempt, failures, lost, tx.name, None, created, now.wall
-    )
+    task = Task(id, seq, State.RUNNING, key, spec, estimate, attempt, failures, lost, tx.name, None, created, now.wall)
     if before and tx.execute(SQL["last_chunk"], (seq,)).fetchone():
         last = tx.next_chunk(seq, attempt, 1)
         reset = Chunk("reset", data={"attempt": attempt, "reason": "a new attempt began"})
         tx.execute(SQL["add_chunk"], (seq, attempt, last, encode([reset])))
         tx.streams.append(Grown(id, attempt, last, [reset]))
+    if spec.start_deadline is not None:
+        # It has started: from now on only its deadline can end it while it waits for a retry.
+        tx.execute("UPDATE task SET expires = ? WHERE seq = ?", (spec.deadline, seq))
     tx.held[seq] = (attempt, token, size)
     tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name))
     return Claim(task, attempt, token, tx.name)
@@ -269,12 +270,17 @@ def finish(tx: Transaction, calls: Sequence[FinishCall]) -> list[list[ClaimLost 
             errors.append(error)
             if error is not None:
                 continue
+            body = b""
+            if outcome.kind == "completed":
+                try:
+                    body = encode(_result_of(held, outcome, now))
+                except (TypeError, ValueError, OverflowError, RecursionError) as wrong:
+                    outcome = Outcome.failed("internal", f"its answer cannot be kept as JSON: {wrong!r}", backend=outcome.backend)
             ended.add((seq, held.token))
             tx.forgotten.append((seq, held.attempt))
             tx.dropped.add(seq)
             attempts.append(_attempt_row(held, outcome, now))
             if outcome.kind == "completed":
-                body = encode(_result_of(held, outcome, now))
                 done.append((seq, now.wall, len(body)))
                 results.append((seq, body))
                 _completed(tx, held, size, len(body), now)
@@ -340,7 +346,7 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
     code, error = outcome.code, outcome.error[:2000] or None
     if outcome.kind in ("failed", "cancelled"):
         state = FAILED if outcome.kind == "failed" else CANCELLED
-        tx.execute(SQL["end"], (state, now.wall, code, error, task.seq))
+        tx.execute(SQL["end"], (state, now.wall, code, error, 0, task.seq))
         tx.moved(RUNNING, state, size=size)
         tx.streams.append(Grown(task.id))
         if state == FAILED:

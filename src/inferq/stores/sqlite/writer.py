@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from inferq.clock import Clock
-from inferq.errors import InferqError, StoreClosed
+from inferq.errors import InferqError, StoreClosed, StoreError
 from inferq.events import Event
 from inferq.store import Change, Grown
 from inferq.stores.sqlite import files, upkeep
@@ -67,6 +67,8 @@ class Writer:
         self._deliver = deliver
         self._inbox: SimpleQueue[list[Command] | None] = SimpleQueue()
         self._known = Known(version=-1)
+        self._news: list[Change] = []
+        """What others and we committed and nobody here was told yet; it survives a group that fails."""
         self._data_version = -1
         self._number = 0
         self._renew_at = 0.0
@@ -118,63 +120,73 @@ class Writer:
         self._close()
 
     def _carry_out(self, commands: list[Command]) -> None:
-        """One group. If it fails as a whole each command is tried alone, so that only the guilty one is refused."""
+        """One group, then the questions. If a group fails as a whole each command is tried alone: only the guilty one is refused."""
+        writes = [command for command in commands if command.verb is not None]
+        answered: list[tuple[Any, Any]] = []
+        if writes:
+            answered += self._carry_out_writes(writes)
+        answered += [(c.future, self._ask(c.args)) for c in commands if c.verb is None]
+        news, self._news = self._news, []
+        answered = [entry for entry in answered if entry[0] is not None]
+        if answered or news:
+            self._deliver((answered, news))
+
+    def _carry_out_writes(self, commands: list[Command]) -> list[tuple[Any, Any]]:
         try:
-            replies, changes = self._commit(commands)
+            tx, replies = self._commit(commands)
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to those who wait for a reply
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if len(commands) > 1:
-                for command in commands:
-                    self._carry_out([command])
-                return
-            if isinstance(error, sqlite3.Error):
-                error = files.named(error, self._path)
-            if commands[0].future is None:
-                log.warning("store.command_failed", extra={"error": str(error)})
-            replies, changes = [error], []
-        self._deliver(([(c.future, r) for c, r in zip(commands, replies, strict=True) if c.future is not None], changes))
+                return [reply for command in commands for reply in self._carry_out_writes([command])]
+            return [(commands[0].future, self._refusal(error))]
+        tx.settle()
+        self._after(tx)
+        return [(command.future, reply) for command, reply in zip(commands, replies, strict=True)]
 
-    def _commit(self, commands: list[Command]) -> tuple[list[Any], list[Change]]:
-        changes: list[Change] = []
-        replies: list[Any] = [None] * len(commands)
-        writes = [(at, c) for at, c in enumerate(commands) if c.verb is not None]
-        if writes:
-            self._db.execute("BEGIN IMMEDIATE")
-            foreign = self._refresh()
-            if foreign is not None:
-                changes.append(foreign)
-            tx = Transaction(self._db, self._known, number=self._number, name=self.name)
-            for verb, run in itertools.groupby(writes, key=lambda entry: entry[1].verb):
-                batch = list(run)
-                assert verb is not None  # noqa: S101 - narrows the type: `writes` holds no questions
-                for (at, _), reply in zip(batch, verb(tx, [c.args for _, c in batch]), strict=True):
-                    replies[at] = reply
-            tx.flush(self._clock.read().wall)
+    def _refusal(self, error: Exception) -> InferqError:
+        if isinstance(error, sqlite3.Error):
+            error = files.named(error, self._path)
+        if isinstance(error, InferqError):
+            log.warning("store.command_refused", extra={"error": str(error)})
+            return error
+        log.error("store.command_failed", exc_info=error)
+        return StoreError(f"the store could not carry out a command: {type(error).__name__}: {error}")
+
+    def _commit(self, commands: list[Command]) -> tuple[Transaction, list[Any]]:
+        replies: list[Any] = []
+        self._begin()
+        tx = Transaction(self._db, self._known, number=self._number, name=self.name)
+        for verb, run in itertools.groupby(commands, key=lambda command: command.verb):
+            assert verb is not None  # noqa: S101 - narrows the type: these are writes
+            replies += verb(tx, [command.args for command in run])
+        tx.flush(self._clock.read().wall)
+        self._db.execute("COMMIT")
+        return tx, replies
+
+    def _begin(self) -> None:
+        """Take the write lock and see what others committed; if they took this instance for dead, go on under a new name."""
+        self._db.execute("BEGIN IMMEDIATE")
+        if not self._refresh():
+            return
+        if self._db.execute(SQL["own_instance"], (self._number,)).fetchone() is None:
             self._db.execute("COMMIT")
-            tx.settle()
-            changes += self._after(tx)
-        for at, command in enumerate(commands):
-            if command.verb is None:
-                replies[at] = self._ask(command.args)
-        return replies, changes
+            self._register()
+            self._news.append(Change(lost=True))
+            self._db.execute("BEGIN IMMEDIATE")
+            self._refresh()
 
     def _ask(self, question: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
             return question(self._db)
-        except sqlite3.Error as error:
-            return files.named(error, self._path)
-        except InferqError as error:
-            return error
+        except Exception as error:  # noqa: BLE001 - it belongs to the one who asked
+            return self._refusal(error)
 
-    def _after(self, tx: Transaction) -> list[Change]:
+    def _after(self, tx: Transaction) -> None:
         for name in tx.after_commit:
             self._instances.forget(name)
-        if tx.lost:
-            self._register()
-        if not (tx.flows or tx.events or tx.streams or tx.lost or tx.paused is not None):
-            return []
-        return [Change(tx.heads(), tx.events, tx.streams, tx.paused, tx.lost)]
+        if tx.flows or tx.events or tx.streams or tx.paused is not None:
+            self._news.append(Change(tx.heads(), tx.events, tx.streams, tx.paused))
 
     # other processes -------------------------------------------------------------------------------------------------
 
@@ -182,22 +194,21 @@ class Writer:
         try:
             if self._db.execute("PRAGMA data_version").fetchone()[0] == self._data_version:
                 return
-            self._db.execute("BEGIN")
-            foreign = self._refresh()
+            self._begin()
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             log.warning("store.watch_failed", extra={"error": str(error)})
-            return
-        if foreign is not None:
-            self._deliver(([], [foreign]))
+        news, self._news = self._news, []
+        if news:
+            self._deliver(([], news))
 
-    def _refresh(self) -> Change | None:
-        """Inside a transaction: catch up with what other processes have committed since the last look."""
+    def _refresh(self) -> bool:
+        """Inside a transaction: catch up with what other processes have committed since the last look; whether there was anything."""
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._data_version:
-            return None
+            return False
         first = self._data_version == -1
         known = self._known
         flows = [
@@ -212,20 +223,24 @@ class Writer:
         paused = frozenset(scope for (scope,) in self._db.execute("SELECT scope FROM pause"))
         known.flows.update((flow.id, flow) for flow in flows)
         known.ids.update((flow.key, flow.id) for flow in flows)
+        known.last_flow = self._db.execute("SELECT coalesce(max(id), 0) FROM flow").fetchone()[0]
         known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
         known.held.clear()
         changed = paused != known.paused
         known.paused = paused
         self._data_version = version
-        if first:
-            return None
-        return Change([head_of(flow) for flow in flows], events, (Grown(""),), paused if changed else None, own=False)
+        if not first:
+            heads = [head_of(flow) for flow in flows]
+            self._news.append(Change(heads, events, (Grown(""),), paused if changed else None, own=False))
+        return not first
 
     # coming and going ------------------------------------------------------------------------------------------------
 
     def _register(self) -> None:
         name = self._instances.enter()
         now = self._clock.read()
+        self._known.chunks.clear()
+        self._known.held.clear()
         self._db.execute("BEGIN IMMEDIATE")
         self._refresh()
         row = (name, self._instances.boot, now.mono + self._lease_ms)
