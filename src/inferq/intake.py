@@ -18,23 +18,29 @@ from inferq.task import FlowKey, NewTask, Submission, lane_of, new_id, priority_
 
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
-STREAMED_ACTIONS: Final = frozenset({"chat", "generate", "execute"})
-"""Actions whose chunks are kept unless the submission says otherwise."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _check_types: Final = msgspec.json.Decoder(Submission).decode
-_PLACE: Final = re.compile(r"^(.*?) - at `\$\.?(.*?)`$", re.DOTALL)
+_STREAMED: Final = ["chat", "generate", "execute"]
+"""Actions whose chunks are kept unless the submission says otherwise. A list, so that an action of any type can be looked for."""
+_NAMED: Final = re.compile(r"field `(.*?)`$")
+_PLACE: Final = re.compile(r"^(.*?) - at (?:`key` in )?`\$\.?(.*?)`$", re.DOTALL)
 
 
 def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
     """A submission from a mapping such as a JSON object; names of priorities become numbers. Raises InvalidTask naming the field."""
     if isinstance(given, Submission):
         return given
+    if not isinstance(given, Mapping):
+        raise InvalidTask(f"expected a Submission or a mapping with executor, action and payload, got {type(given).__name__}")
     fields = dict(given)
     if "priority" in fields:
         fields["priority"] = checked_priority(fields["priority"])
     if fields.get("stream") is None:
-        fields["stream"] = fields.get("action") in STREAMED_ACTIONS
+        fields["stream"] = fields.get("action") in _STREAMED
+    for name in ("payload", "options", "metadata"):
+        if isinstance(value := fields.get(name), Mapping) and not isinstance(value, dict):
+            fields[name] = dict(value)
     try:
         return msgspec.convert(fields, Submission)
     except msgspec.ValidationError as error:
@@ -52,6 +58,9 @@ def located(error: Exception) -> InvalidTask:
     """Our error for msgspec's, with the place as a field."""
     match = _PLACE.match(str(error))
     text, field = match.groups() if match else (str(error), "")
+    named = _NAMED.search(text)
+    if named:
+        field = f"{field}.{named[1]}" if field else named[1]
     return InvalidTask(text[:1].lower() + text[1:], field=field)
 
 
@@ -61,10 +70,10 @@ def admit(submission: Submission, executor_of: Callable[[str, str | None], Execu
     for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
         if value:
             check_json(value, name)
+    _check_own_rules(submission)
     spec = _encoded(submission)
     if len(spec) > max_bytes:
         raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
-    _check_own_rules(submission)
     _check_executor_rules(submission, executor)
     tokens = submission.estimate
     if tokens is None and type(executor).estimate is not Executor.estimate:
@@ -107,23 +116,38 @@ def _encoded(submission: Submission) -> bytes:
 
 
 def _digest(submission: Submission) -> bytes:
-    return hashlib.blake2b(_encode(msgspec.structs.replace(submission, key=None)), digest_size=16).digest()
+    """Of the body: without the key itself and the moments, which a repeated call counts from a later now."""
+    body = msgspec.structs.replace(submission, key=None, scheduled_at=None, start_deadline=None, deadline=None)
+    return hashlib.blake2b(_encode(body), digest_size=16).digest()
+
+
+_TEXTS: Final = ("executor", "action", "model", "tenant", "backend", "key")
+_MOMENTS: Final = ("scheduled_at", "start_deadline", "deadline")
+_COUNTS: Final = ("max_retries", "estimate")
+_BIGGEST: Final = 2**53
 
 
 def _check_own_rules(submission: Submission) -> None:
+    for name in _TEXTS:
+        text = getattr(submission, name)
+        if text:
+            check_json(text, name)
+    for index, tag in enumerate(submission.tags):
+        check_json(tag, f"tags[{index}]")
     if not -(2**63) <= submission.priority < 2**63:
         raise InvalidTask(f"expected an integer of 64 bits, got {submission.priority}", field="priority")
-    for name, limit in (("timeout", submission.timeout), ("idle_timeout", submission.idle_timeout)):
+    for name in ("timeout", "idle_timeout"):
+        limit = getattr(submission, name)
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise InvalidTask(f"expected seconds above 0, got {limit}", field=name)
-    if submission.max_retries is not None and submission.max_retries < 0:
-        raise InvalidTask(f"expected 0 (none) or more, got {submission.max_retries}", field="max_retries")
-    if submission.estimate is not None and submission.estimate < 0:
-        raise InvalidTask(f"expected 0 or more tokens, got {submission.estimate}", field="estimate")
-    for name in ("key", "model", "tenant", "backend"):
-        text = getattr(submission, name)
-        if text and "\x00" in text:
-            raise InvalidTask("expected text without NUL characters, got one", field=name)
+    for name in _MOMENTS:
+        moment = getattr(submission, name)
+        if moment is not None and not 0 <= moment < _BIGGEST:
+            raise InvalidTask(f"expected Unix milliseconds between 0 and 2^53, got {moment}", field=name)
+    for name in _COUNTS:
+        count = getattr(submission, name)
+        if count is not None and not 0 <= count < _BIGGEST:
+            raise InvalidTask(f"expected a number between 0 and 2^53, got {count}", field=name)
     if submission.key == "":
         raise InvalidTask("expected a key of at least one character, got an empty one; leave it out for none", field="key")
 
@@ -192,11 +216,18 @@ def strict_json(text: str | bytes) -> Any:
     def constant(name: str) -> Any:
         raise InvalidTask(f"expected a finite number, got {name}")
 
+    def fraction(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else constant(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=fraction)
     except UnicodeDecodeError as error:
         raise InvalidTask(f"expected JSON in UTF-8, got: {error}") from None
     except json.JSONDecodeError as error:
         raise InvalidTask(f"expected JSON, got: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise InvalidTask(f"expected at most {MAX_DEPTH} levels of nesting, got more") from None
+    except ValueError as error:
+        # Python refuses to read integers of more than some thousand digits.
+        raise InvalidTask(f"expected JSON, got: {error}") from None

@@ -9,13 +9,12 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
 from inferq.clock import Clock, SystemClock, seconds
 from inferq.config import BackendSettings, Settings, load
-from inferq.engine import Backend, Backends, Engine
 from inferq.errors import (
     AmbiguousId,
     ConfigError,
@@ -32,13 +31,17 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import STREAMED_ACTIONS, admit, checked_priority, submission_from
+from inferq.intake import admit, checked_priority, submission_from
 from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
 from inferq.stores import open_store
-from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
+from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.engine import Backend, Backends, Engine
 
 log: Final = logging.getLogger("inferq.queue")
 
+_LONGEST: Final = 1000 * 365.25 * 86_400
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
 
@@ -111,6 +114,9 @@ class AsyncQueue:
         self._hub = Hub(self._store)
         try:
             if self._work:
+                # Only those who work need the engine: a front door opens in half the time without it.
+                from inferq.engine import Engine
+
                 self._engine = Engine(self._store, self._places(), self._settings, clock=self._clock)
                 await self._engine.start()
         except BaseException:
@@ -190,6 +196,8 @@ class AsyncQueue:
 
     def _places(self) -> Backends:
         if self._backends is None:
+            from inferq.engine import Backends
+
             given = self._settings.backends if self._given is None else self._given
             self._backends = Backends([_backend(place) for place in given])
         return self._backends
@@ -230,28 +238,30 @@ class AsyncQueue:
         """
         if at is not None and delay is not None:
             raise InvalidTask("expected at or delay, got both", field="at")
-        submission = Submission(
-            executor=executor,
-            action=action,
-            model=model,
-            payload=dict(payload or {}),
-            options=dict(options or {}),
-            priority=checked_priority(priority),
-            backend=backend,
-            tenant=tenant,
-            key=key,
-            tags=list(tags),
-            metadata=dict(metadata or {}),
-            scheduled_at=self._instant(at if at is not None else delay, "at" if at is not None else "delay"),
-            timeout=_seconds(timeout, "timeout"),
-            idle_timeout=_seconds(idle_timeout, "idle_timeout"),
-            start_deadline=self._instant(start_deadline, "start_deadline"),
-            deadline=self._instant(deadline, "deadline"),
-            max_retries=max_retries,
-            at_most_once=at_most_once,
-            stream=action in STREAMED_ACTIONS if stream is None else stream,
-        )
-        return (await self.submit_many([submission]))[0]
+        fields: dict[str, Any] = {
+            "executor": executor,
+            "action": action,
+            "model": model,
+            "payload": payload,
+            "options": options,
+            "priority": priority,
+            "backend": backend,
+            "tenant": tenant,
+            "key": key,
+            "tags": tags,
+            "metadata": metadata,
+            "scheduled_at": self._instant(at if at is not None else delay, "at" if at is not None else "delay"),
+            "timeout": _seconds(timeout, "timeout"),
+            "idle_timeout": _seconds(idle_timeout, "idle_timeout"),
+            "start_deadline": self._instant(start_deadline, "start_deadline"),
+            "deadline": self._instant(deadline, "deadline"),
+            "max_retries": max_retries,
+            "at_most_once": at_most_once,
+            "stream": stream,
+        }
+        submission = submission_from({name: value for name, value in fields.items() if value is not None or name == "priority"})
+        task = admit(submission, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
+        return (await self._keep([task]))[0]
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
         """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
@@ -261,11 +271,12 @@ class AsyncQueue:
             try:
                 tasks.append(admit(submission_from(given), places.executor_of, max_bytes=bound))
             except InvalidTask as error:
-                if index == 0 and isinstance(given, Submission):
-                    raise
-                error.args = (f"submissions[{index}].{error.args[0]}",)
-                error.field = f"submissions[{index}].{error.field}"
+                error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
+                error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"
                 raise
+        return await self._keep(tasks)
+
+    async def _keep(self, tasks: builtins.list[NewTask]) -> builtins.list[AsyncHandle]:
         ids = await self.store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
         return [AsyncHandle(self, id) for id in ids]
 
@@ -273,7 +284,9 @@ class AsyncQueue:
         self, model: str, messages: str | Sequence[Mapping[str, Any]], *, system: str | None = None, executor: str = "ollama", **common: Any
     ) -> AsyncHandle:
         """A chat; a text is one message of the user. `common` is everything `submit` takes; further payload fields go in `payload`."""
-        said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(message) for message in messages]
+        said: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        if isinstance(said, Sequence):
+            said = [dict(message) if isinstance(message, Mapping) else message for message in said]
         return await self._ask_model(executor, "chat", model, {"messages": said, "system": system}, common)
 
     async def generate(
@@ -295,11 +308,16 @@ class AsyncQueue:
         self, model: str, input: str | Sequence[str], *, truncate: bool | None = None, executor: str = "ollama", **common: Any
     ) -> AsyncHandle:
         """Vectors of one or more texts."""
-        texts = input if isinstance(input, str) else list(input)
+        texts: Any = list(input) if isinstance(input, tuple) else input
         return await self._ask_model(executor, "embed", model, {"input": texts, "truncate": truncate}, common)
 
     async def _ask_model(self, executor: str, action: str, model: str, own: dict[str, Any], common: dict[str, Any]) -> AsyncHandle:
-        payload = {name: value for name, value in own.items() if value is not None} | dict(common.pop("payload", None) or {})
+        payload: Any = {name: value for name, value in own.items() if value is not None}
+        further = common.pop("payload", None)
+        if isinstance(further, Mapping):
+            payload |= further
+        elif further is not None:
+            raise InvalidTask(f"expected a mapping of further fields, got {type(further).__name__}", field="payload")
         return await self.submit(executor, action, model=model, payload=payload, **common)
 
     async def batch(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[TaskResult | TaskError]:
@@ -339,7 +357,11 @@ class AsyncQueue:
                 raise InvalidTask(f"expected a time with its zone, got {moment.isoformat()} without one", field=field)
             return round(moment.astimezone(UTC).timestamp() * 1000)
         after = _seconds(moment, field)
-        return None if after is None else self._clock.read().wall + round(after * 1000)
+        if after is None:
+            return None
+        if after > _LONGEST:
+            raise InvalidTask(f"expected at most {_LONGEST:g} s (1,000 years) from now, got {after:g}", field=field)
+        return self._clock.read().wall + round(after * 1000)
 
     # ask -------------------------------------------------------------------------------------------------------------
 
@@ -412,6 +434,8 @@ class AsyncQueue:
             return f"paused: claims are stopped for {'all lanes' if '*' in paused else 'lane ' + task.flow.lane}"
         if self._work and not self._places().serving(task.flow.lane):
             return f"no backend here serves lane {task.flow.lane}"
+        if not self._work and (await self.store.stats()).instances <= 1:
+            return "nobody works on this store now: start `inferq work`"
         counts = await self.store.counts()
         ahead = sum(number for priority, number in counts.pending_by_priority.items() if priority > task.flow.priority)
         return f"no free slot yet: {ahead} tasks of higher priority wait, and {counts.states['running']} run"
@@ -462,7 +486,12 @@ class AsyncQueue:
 
     async def stream(self, id: str, after: Position = Position()) -> AsyncIterator[LoggedChunk]:
         """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
-        await self.get(id)
+        if (await self.get(id)).state.is_final:
+            while logged_chunks := await self.store.chunks(id, after=after):
+                for logged in logged_chunks:
+                    yield logged
+                after = logged_chunks[-1].position
+            return
         async for logged in self._watch.stream(id, after):
             yield logged
 
@@ -519,6 +548,8 @@ class AsyncQueue:
 
 
 def _backend(place: Backend | BackendSettings | Executor) -> Backend:
+    from inferq.engine import Backend
+
     if isinstance(place, Backend):
         return place
     if isinstance(place, BackendSettings):

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import builtins
 import concurrent.futures
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from inferq.clock import Clock
 from inferq.config import BackendSettings, Settings
-from inferq.engine import Backend
 from inferq.errors import StoreClosed, TaskError
 from inferq.events import Event
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle
-from inferq.queue import AsyncQueue, Duration, QueueStats
+from inferq.queue import AsyncQueue, Duration, Moment, QueueStats
 from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.engine import Backend
 
 T = TypeVar("T")
 
@@ -195,6 +199,29 @@ class Queue:
             thread.join()
             loop.close()
 
+    def run_until_stopped(self) -> None:
+        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. Call it from the main thread."""
+        asked = threading.Event()
+        again = threading.Event()
+
+        def ask(*_: object) -> None:
+            again.set() if asked.is_set() else asked.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            # Signals are handled between waits of the main thread; the wait itself returns at the signal.
+            while not asked.wait(timeout=1.0):
+                pass
+            stopping = self.begin(self.asynchronous.stop())
+            while not stopping.done():
+                if again.wait(timeout=0.1):
+                    self.stop(0)
+                    break
+            stopping.result()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
     @property
     def settings(self) -> Settings:
         return self.asynchronous.settings
@@ -205,25 +232,97 @@ class Queue:
 
     # submit ----------------------------------------------------------------------------------------------------------
 
-    def submit(self, executor: str, action: str, **fields: Any) -> Handle:
-        """Keep one task; durable when this returns. Takes the fields of `AsyncQueue.submit`."""
-        return Handle(self, self.call(self.asynchronous.submit(executor, action, **fields)).id)
+    def submit(
+        self,
+        executor: str,
+        action: str,
+        *,
+        model: str = "",
+        payload: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        priority: int | str = "normal",
+        backend: str | None = None,
+        tenant: str = "",
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        timeout: Duration | None = None,
+        idle_timeout: Duration | None = None,
+        start_deadline: Moment | None = None,
+        deadline: Moment | None = None,
+        max_retries: int | None = None,
+        at_most_once: bool = False,
+        stream: bool | None = None,
+    ) -> Handle:
+        """Keep one task; durable when this returns. See `AsyncQueue.submit`."""
+        made = self.asynchronous.submit(
+            executor,
+            action,
+            model=model,
+            payload=payload,
+            options=options,
+            priority=priority,
+            backend=backend,
+            tenant=tenant,
+            key=key,
+            tags=tags,
+            metadata=metadata,
+            at=at,
+            delay=delay,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            start_deadline=start_deadline,
+            deadline=deadline,
+            max_retries=max_retries,
+            at_most_once=at_most_once,
+            stream=stream,
+        )
+        return Handle(self, self.call(made).id)
 
     def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[Handle]:
         """Keep them all in one transaction, or none; handles in order."""
         return [Handle(self, made.id) for made in self.call(self.asynchronous.submit_many(submissions))]
 
-    def chat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **fields: Any) -> Handle:
-        """A chat; a text is one message of the user. Takes the fields of `AsyncQueue.chat`."""
-        return Handle(self, self.call(self.asynchronous.chat(model, messages, **fields)).id)
+    def chat(
+        self,
+        model: str,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        system: str | None = None,
+        executor: str = "ollama",
+        **common: Any,
+    ) -> Handle:
+        """A chat; a text is one message of the user. `common` is everything `submit` takes."""
+        return Handle(self, self.call(self.asynchronous.chat(model, messages, system=system, executor=executor, **common)).id)
 
-    def generate(self, model: str, prompt: str, **fields: Any) -> Handle:
-        """A completion of a prompt. Takes the fields of `AsyncQueue.generate`."""
-        return Handle(self, self.call(self.asynchronous.generate(model, prompt, **fields)).id)
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        system: str | None = None,
+        template: str | None = None,
+        raw: bool | None = None,
+        executor: str = "ollama",
+        **common: Any,
+    ) -> Handle:
+        """A completion of a prompt. `common` is everything `submit` takes."""
+        made = self.asynchronous.generate(model, prompt, system=system, template=template, raw=raw, executor=executor, **common)
+        return Handle(self, self.call(made).id)
 
-    def embed(self, model: str, input: str | Sequence[str], **fields: Any) -> Handle:
-        """Vectors of one or more texts. Takes the fields of `AsyncQueue.embed`."""
-        return Handle(self, self.call(self.asynchronous.embed(model, input, **fields)).id)
+    def embed(
+        self,
+        model: str,
+        input: str | Sequence[str],
+        *,
+        truncate: bool | None = None,
+        executor: str = "ollama",
+        **common: Any,
+    ) -> Handle:
+        """Vectors of one or more texts. `common` is everything `submit` takes."""
+        return Handle(self, self.call(self.asynchronous.embed(model, input, truncate=truncate, executor=executor, **common)).id)
 
     def batch(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[TaskResult | TaskError]:
         """Submit all, wait for all; results in order, a failed or cancelled task's error in its place."""

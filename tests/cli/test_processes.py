@@ -22,8 +22,8 @@ SLOW = ("--field", "tokens_per_second=20", "--field", "tokens=400")
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Ask until it is so."""
-    asyncio.run(wait_until(condition, timeout=30))
+    """Ask until it is so; in a thread, because a command has an event loop of its own."""
+    asyncio.run(wait_until(lambda: asyncio.to_thread(condition), timeout=30))
 
 
 def state(cli: Any, task_id: str) -> str:

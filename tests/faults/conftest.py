@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,10 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the harness is shared with the child programs, and by test files that cannot import each other
-sys.path.insert(0, str(HERE.parent / "executors"))  # the scripted backends
+sys.path.append(str(HERE.parent / "executors"))  # the scripted backends
 
-from faultkit.children import Child  # noqa: E402 - only now can it be found
+from faultkit.children import Child, Start, absent  # noqa: E402 - only now can it be found
 from faultkit.place import Place  # noqa: E402
-
-Start = Callable[..., Child]
-
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -37,13 +33,6 @@ def start() -> Iterator[Start]:
             return stack.enter_context(Child(program, place, **arguments))
 
         yield begin
-
-
-def absent(what: str) -> None:
-    """A test that cannot be made here: loud, and a failure where everything is required."""
-    if os.environ.get("INFERQ_E2E") == "required":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 @pytest.fixture

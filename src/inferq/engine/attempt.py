@@ -21,6 +21,9 @@ from inferq.task import Claim, Outcome
 
 log: Final = logging.getLogger("inferq.attempt")
 
+_OURS: Final = frozenset({"reset", "end"})
+"""Kinds of chunks that only the queue writes."""
+
 Stop = Literal["timeout", "idle", "cancelled", "lost", "stopping"]
 
 
@@ -159,14 +162,14 @@ class Attempt:
         stream: AsyncGenerator[Any] = made
         async with aclosing(stream) as items:
             async for item in items:
-                if isinstance(item, Chunk):
+                if isinstance(item, Chunk) and answer is None and item.kind not in _OURS:
                     self._hear()
                     if keep:
                         self._emit(self.claim, _sound(item, executor))
                 elif isinstance(item, Answer) and answer is None:
                     answer = item
                 else:
-                    raise PluginError(f"executor {executor.name} must yield Chunks and last one Answer, it yielded {item!r}")
+                    raise PluginError(f"executor {executor.name} must yield Chunks and, last, one Answer; it yielded {item!r}")
         if answer is None:
             raise Unavailable(f"{executor.name}: the stream ended without its end mark", failure="server_error")
         return answer

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from inferq.config import BackendSettings
-from inferq.errors import UnknownExecutor
+from inferq.errors import ConfigError, UnknownExecutor
 from inferq.executor import Executor
 from inferq.executors import load
 from inferq.policy import Heads, Pool
@@ -27,6 +27,7 @@ class Backend:
         """Lanes that the backend asked to leave alone, until when (event loop time)."""
         self._gate = asyncio.Lock()
         self._opened = False
+        self._closed = False
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Backend:
@@ -58,12 +59,14 @@ class Backend:
             async with self._gate:
                 if not self._opened:
                     await self.executor.open()
-                    self._opened = True
+                    self._opened, self._closed = True, False
         return self.executor
 
     async def close(self) -> None:
-        self._opened = False
-        await self.executor.close()
+        """Close the executor. Idempotent; a later call opens it again."""
+        if not self._closed:
+            self._closed, self._opened = True, False
+            await self.executor.close()
 
 
 class Backends:
@@ -71,6 +74,9 @@ class Backends:
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self._by_name: Mapping[str, Backend] = {backend.name: backend for backend in backends}
+        if len(self._by_name) < len(backends):
+            names = ", ".join(backend.name for backend in backends)
+            raise ConfigError(f"expected a name of its own for each backend, got {names}")
         self._serving: dict[str, tuple[Backend, ...]] = {}
 
     def __iter__(self) -> Iterator[Backend]:

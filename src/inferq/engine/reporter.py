@@ -28,7 +28,8 @@ class Reporter:
         self._clock = clock
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._chunks: dict[int, tuple[Claim, list[Chunk]]] = {}
+        self._chunks: dict[tuple[int, int], tuple[Claim, list[Chunk]]] = {}
+        """By (sequence number, attempt): a cancelled attempt may still be closing while the next one writes."""
         self._ended: list[tuple[Claim, Outcome]] = []
         self._working: asyncio.Task[None] | None = None
         self._last_append = 0.0
@@ -36,11 +37,11 @@ class Reporter:
 
     def emit(self, claim: Claim, chunk: Chunk) -> None:
         """A chunk of a running attempt."""
-        held = self._chunks.get(claim.task.seq)
-        if held is not None and held[0] is claim:
+        held = self._chunks.get(_place(claim))
+        if held is not None:
             held[1].append(chunk)
             return
-        self._chunks[claim.task.seq] = (claim, [chunk])
+        self._chunks[_place(claim)] = (claim, [chunk])
         if self._timer is None and self._working is None:
             wait = max(0.0, self._last_append + CHUNK_SECONDS - self._loop.time())
             self._timer = self._loop.call_later(wait, self._start)
@@ -48,7 +49,7 @@ class Reporter:
     def end(self, claim: Claim, outcome: Outcome | None) -> None:
         """An attempt ended; None: its claim is void, forget it and its chunks."""
         if outcome is None:
-            self._chunks.pop(claim.task.seq, None)
+            self._chunks.pop(_place(claim), None)
             return
         self._ended.append((claim, outcome))
         if self._working is None and len(self._ended) == 1:
@@ -97,9 +98,9 @@ class Reporter:
             raise
         except StoreError as error:
             log.warning("reporter.append_failed", extra={"error": str(error), "attempts": len(items)})
-            for seq, (claim, chunks) in held.items():
-                later = self._chunks.get(seq)
-                self._chunks[seq] = (claim, chunks + (later[1] if later and later[0] is claim else []))
+            for place, (claim, chunks) in held.items():
+                later = self._chunks.get(place)
+                self._chunks[place] = (claim, chunks + (later[1] if later else []))
             await asyncio.sleep(_RETRY_SECONDS)
             return
         for (claim, _), lost in zip(items, errors, strict=True):
@@ -108,10 +109,10 @@ class Reporter:
 
     async def _finish(self) -> None:
         # An attempt whose chunks are still here (the disk was full, or more came) ends after them.
-        ready = [item for item in self._ended if item[0].task.seq not in self._chunks]
+        ready = [item for item in self._ended if _place(item[0]) not in self._chunks]
         if not ready:
             return
-        self._ended = [item for item in self._ended if item[0].task.seq in self._chunks]
+        self._ended = [item for item in self._ended if _place(item[0]) in self._chunks]
         try:
             errors = await self._store.finish(ready, self._clock.read())
         except StoreClosed:
@@ -127,5 +128,9 @@ class Reporter:
 
     def _refused(self, claim: Claim, lost: ClaimLost) -> None:
         log.warning("reporter.claim_lost", extra={"task_id": claim.task.id, "attempt": claim.attempt, "reason": lost.reason})
-        self._chunks.pop(claim.task.seq, None)
+        self._chunks.pop(_place(claim), None)
         self._on_lost(claim)
+
+
+def _place(claim: Claim) -> tuple[int, int]:
+    return (claim.task.seq, claim.attempt)

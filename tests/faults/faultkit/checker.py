@@ -105,7 +105,7 @@ def _runs(history: History, contents: Contents, lives: Mapping[str, Life]) -> li
             found.append(f"task {run.task}: process {run.pid} ran attempt {run.attempt}, which was claimed by {worker}")
     for id, task in contents.tasks.items():
         mine = [runs[id, number] for number in range(1, task.attempt + 1) if "start" in runs.get((id, number), {})]
-        found += _one_after_the_other(id, mine)
+        found += _one_after_the_other(id, mine, history.killed)
         found += _ran_as_it_ended(task, runs.get((id, task.attempt), {}), contents)
         if task.spec.at_most_once and len(mine) > 1 + lives.get(id, Life()).retried + _unsent(contents, id):
             found.append(f"task {id}: started {len(mine)} times, at most once was asked for")
@@ -117,12 +117,12 @@ def _unsent(contents: Contents, id: str) -> int:
     return sum(record.outcome == "released" and record.code is not None for record in contents.attempts.get(id, []))
 
 
-def _one_after_the_other(id: str, runs: list[dict[str, Run]]) -> list[str]:
+def _one_after_the_other(id: str, runs: list[dict[str, Run]], gone: set[int]) -> list[str]:
     found = []
     for earlier, later in pairwise(runs):
         end = earlier.get("end")
-        # An attempt that was cancelled may still be closing its call; its claim is void by then.
-        if end is not None and end.how != "interrupted" and end.mono > later["start"].mono:
+        # An attempt that was cancelled may still be closing its call, and one that slept past its lease may wake up: both claims are void.
+        if end is not None and end.how != "interrupted" and end.pid not in gone and end.mono > later["start"].mono:
             found.append(f"task {id}: attempt {later['start'].attempt} started before attempt {end.attempt} ended")
     return found
 

@@ -10,9 +10,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from faultkit.place import Place
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -130,3 +132,14 @@ class Child:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"expected {self.program} to end within {timeout} s; its log: {self.errors}") from None
+
+
+Start = Callable[..., Child]
+"""The fixture `start`: `start(program, place, **arguments)`."""
+
+
+def absent(what: str) -> None:
+    """A test that cannot be made here: loud, and a failure where everything is required."""
+    if os.environ.get("INFERQ_E2E") == "required":
+        pytest.fail(what)
+    pytest.skip(what)

@@ -46,7 +46,7 @@ class Changed:
 
 @dataclass
 class History:
-    """What the processes say happened. `killed` are the pids of killed workers."""
+    """What the processes say happened. `killed` are the pids of workers that lost their claims: killed, or stopped past the lease."""
 
     acks: list[Ack] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)

@@ -11,7 +11,7 @@ import msgspec
 
 from inferq.clock import Now
 from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
-from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStarted, TaskSubmitted
+from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStaged, TaskStarted, TaskSubmitted
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want
 from inferq.store import Grown
@@ -365,5 +365,7 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         tx.moved(RUNNING, SCHEDULED, size=size)
     if outcome.kind == "retry":
         tx.events.append(TaskRetrying(0, now.wall, task.id, held.attempt, code, outcome.error, outcome.at or now.wall))
+        if at is None:
+            tx.events.append(TaskStaged(0, now.wall, task.id))
     else:
         tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, at))
