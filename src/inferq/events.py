@@ -11,7 +11,7 @@ import msgspec
 from inferq.errors import FailureCode
 
 
-class _Event(msgspec.Struct, tag_field="type", omit_defaults=True):
+class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, gc=False):
     """`position` is the event's place in the log (the cursor to resume after), `at` its wall time in Unix milliseconds."""
 
     position: int = 0
@@ -22,11 +22,11 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True):
         return str(self.__struct_config__.tag)
 
 
-class _TaskEvent(_Event):
+class _TaskEvent(_Event, gc=False):
     task_id: str = ""
 
 
-class TaskSubmitted(_TaskEvent, tag="task.submitted"):
+class TaskSubmitted(_TaskEvent, tag="task.submitted", gc=False):
     """It is durable; `state` is pending or scheduled."""
 
     state: str = "pending"
@@ -35,18 +35,18 @@ class TaskSubmitted(_TaskEvent, tag="task.submitted"):
     due: int | None = None
 
 
-class TaskStaged(_TaskEvent, tag="task.staged"):
+class TaskStaged(_TaskEvent, tag="task.staged", gc=False):
     """Its time came: it waits in its flow now."""
 
 
-class TaskStarted(_TaskEvent, tag="task.started"):
+class TaskStarted(_TaskEvent, tag="task.started", gc=False):
     """A worker claimed it."""
 
     attempt: int = 1
     worker: str = ""
 
 
-class TaskRetrying(_TaskEvent, tag="task.retrying"):
+class TaskRetrying(_TaskEvent, tag="task.retrying", gc=False):
     """An attempt failed; another follows at `due`."""
 
     attempt: int = 1
@@ -55,7 +55,7 @@ class TaskRetrying(_TaskEvent, tag="task.retrying"):
     due: int = 0
 
 
-class TaskReleased(_TaskEvent, tag="task.released"):
+class TaskReleased(_TaskEvent, tag="task.released", gc=False):
     """It was handed back without burning an attempt; it waits, until `due` where that is set."""
 
     attempt: int = 1
@@ -64,14 +64,14 @@ class TaskReleased(_TaskEvent, tag="task.released"):
     due: int | None = None
 
 
-class TaskRescued(_TaskEvent, tag="task.rescued"):
+class TaskRescued(_TaskEvent, tag="task.rescued", gc=False):
     """Its worker vanished; it waits again."""
 
     attempt: int = 1
     worker: str = ""
 
 
-class TaskCompleted(_TaskEvent, tag="task.completed"):
+class TaskCompleted(_TaskEvent, tag="task.completed", gc=False):
     """It ended with a result."""
 
     attempt: int = 1
@@ -79,7 +79,7 @@ class TaskCompleted(_TaskEvent, tag="task.completed"):
     ran_ms: int = 0
 
 
-class TaskFailed(_TaskEvent, tag="task.failed"):
+class TaskFailed(_TaskEvent, tag="task.failed", gc=False):
     """It ended for good without one. Never sent between attempts."""
 
     attempt: int = 0
@@ -87,37 +87,37 @@ class TaskFailed(_TaskEvent, tag="task.failed"):
     error: str = ""
 
 
-class TaskCancelled(_TaskEvent, tag="task.cancelled"):
+class TaskCancelled(_TaskEvent, tag="task.cancelled", gc=False):
     """It was cancelled, waiting or running."""
 
     attempt: int = 0
     reason: str = ""
 
 
-class TaskRetried(_TaskEvent, tag="task.retried"):
+class TaskRetried(_TaskEvent, tag="task.retried", gc=False):
     """Somebody asked for an ended task to be made again; it waits with its first place."""
 
 
-class PriorityChanged(_TaskEvent, tag="task.priority"):
+class PriorityChanged(_TaskEvent, tag="task.priority", gc=False):
     """It moved to another flow."""
 
     before: int = 5
     after: int = 5
 
 
-class QueuePaused(_Event, tag="queue.paused"):
+class QueuePaused(_Event, tag="queue.paused", gc=False):
     """No new claims in `scope`: `*` for all, else a lane."""
 
     scope: str = "*"
 
 
-class QueueResumed(_Event, tag="queue.resumed"):
+class QueueResumed(_Event, tag="queue.resumed", gc=False):
     """Claims go on in `scope`."""
 
     scope: str = "*"
 
 
-class TasksPruned(_Event, tag="queue.pruned"):
+class TasksPruned(_Event, tag="queue.pruned", gc=False):
     """Retention removed `count` ended tasks."""
 
     count: int = 0

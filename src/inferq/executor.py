@@ -31,7 +31,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     data: Any = None
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Tokens as the backend counted them; None where it did not say."""
 
     input_tokens: int | None = None

@@ -20,7 +20,6 @@ MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
 
 _encode: Final = msgspec.json.Encoder().encode
-_check_types: Final = msgspec.json.Decoder(Submission).decode
 _STREAMED: Final = ["chat", "generate", "execute"]
 """Actions whose chunks are kept unless the submission says otherwise. A list, so that an action of any type can be looked for."""
 _NAMED: Final = re.compile(r"field `(.*?)`$")
@@ -64,8 +63,12 @@ def located(error: Exception) -> InvalidTask:
     return InvalidTask(text[:1].lower() + text[1:], field=field)
 
 
-def admit(submission: Submission, executor_of: Callable[[str, str | None], Executor], *, max_bytes: int) -> NewTask:
+def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str | None], Executor], *, max_bytes: int) -> NewTask:
     """Check everything and make it ready to be kept; nothing is stored when this raises (InvalidTask and its kinds)."""
+    submission = submission_from(given)
+    if submission is given:
+        # It was built by hand, and structs do not check what they are built from.
+        _check_types(submission)
     executor = executor_of(submission.executor, submission.backend)
     for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
         if value:
@@ -100,12 +103,16 @@ def admit(submission: Submission, executor_of: Callable[[str, str | None], Execu
     )
 
 
+def _check_types(submission: Submission) -> None:
+    try:
+        msgspec.convert({name: getattr(submission, name) for name in submission.__struct_fields__}, Submission)
+    except msgspec.ValidationError as error:
+        raise located(error) from None
+
+
 def _encoded(submission: Submission) -> bytes:
     try:
         spec = _encode(submission)
-        _check_types(spec)
-    except msgspec.ValidationError as error:
-        raise located(error) from None
     except UnicodeEncodeError as error:
         raise InvalidTask(f"expected text that UTF-8 can hold, got a lone surrogate ({error.reason})", field="submission") from None
     except (TypeError, ValueError, OverflowError) as error:

@@ -31,7 +31,7 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import admit, checked_priority, submission_from
+from inferq.intake import admit, checked_priority
 from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
@@ -259,8 +259,8 @@ class AsyncQueue:
             "at_most_once": at_most_once,
             "stream": stream,
         }
-        submission = submission_from({name: value for name, value in fields.items() if value is not None or name == "priority"})
-        task = admit(submission, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
+        given = {name: value for name, value in fields.items() if value is not None or name == "priority"}
+        task = admit(given, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
         return (await self._keep([task]))[0]
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
@@ -269,7 +269,7 @@ class AsyncQueue:
         tasks = []
         for index, given in enumerate(submissions):
             try:
-                tasks.append(admit(submission_from(given), places.executor_of, max_bytes=bound))
+                tasks.append(admit(given, places.executor_of, max_bytes=bound))
             except InvalidTask as error:
                 error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
                 error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"

@@ -55,7 +55,7 @@ class Counts(msgspec.Struct, frozen=True):
         return sum(self.states.values())
 
 
-class Position(msgspec.Struct, frozen=True, order=True):
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in a task's chunk log: attempt number and index in it. (0, 0) is before everything."""
 
     attempt: int = 0

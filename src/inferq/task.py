@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Mapping
 from enum import StrEnum
@@ -95,7 +96,7 @@ Size = Literal["low", "medium", "long"]
 SIZES: Final[tuple[Size, ...]] = ("low", "medium", "long")
 
 
-class FlowKey(msgspec.Struct, frozen=True, array_like=True):
+class FlowKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What makes waiting tasks alike for the scheduler; inside a flow the order is strictly first in, first out."""
 
     lane: str
@@ -104,7 +105,7 @@ class FlowKey(msgspec.Struct, frozen=True, array_like=True):
     tenant: str
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """The first task of a flow: all that the scheduler looks at. `length` 0 says that the flow is empty now."""
 
     flow: int
@@ -296,7 +297,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return cls("released", at=at, code=code, error=error, backend=backend)
 
 
-class AttemptRecord(msgspec.Struct, frozen=True):
+class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
     """What is kept of one ended attempt; `outcome` is an OutcomeKind or `lost`. Instants are Unix milliseconds."""
 
     number: int
@@ -311,7 +312,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     output_tokens: int | None = None
 
 
-class Timing(msgspec.Struct, frozen=True):
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """Seconds by the wall clock, never negative: `waited` from submit to the last attempt's start, `ran` from there to the end."""
 
     waited: float
@@ -351,10 +352,22 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _lock = Lock()
 _last = 0
+_random = random.Random(os.urandom(32))  # noqa: S311 - ids must be unique, not secret
+
+
+def _reseed() -> None:
+    """A forked child must not draw what its parent draws."""
+    _random.seed(os.urandom(32))
+
+
+os.register_at_fork(after_in_child=_reseed)
 
 
 def new_id() -> str:
-    """A UUIDv7 (RFC 9562, section 5.7; sub-millisecond bits as in method 3): unique everywhere, rising within a process."""
+    """A UUIDv7 (RFC 9562, section 5.7; sub-millisecond bits as in method 3): unique everywhere, rising within a process.
+
+    The random part comes from a generator seeded by the system: a system call an id would cost more than all the rest.
+    """
     global _last
     with _lock:
         # 48 bits of milliseconds and 12 of fraction, read as one number that only grows.
@@ -362,6 +375,6 @@ def new_id() -> str:
         if stamp <= _last:
             stamp = _last + 1
         _last = stamp
-    tail = f"{int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
+        tail = f"{_random.getrandbits(62) | 0x8000_0000_0000_0000:016x}"
     head = f"{stamp >> 12:012x}"
     return f"{head[:8]}-{head[8:]}-7{stamp & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"

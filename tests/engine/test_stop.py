@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -116,3 +118,42 @@ async def test_a_queue_that_cannot_start_leaves_nothing_open(opened: Any, tmp_pa
     await queue.close()
     again = await opened(Gated("broken"), url=path)
     assert (await again.get(handle.id)).state is State.FAILED
+
+
+async def _listening(queue: Any) -> asyncio.Task[None]:
+    """`run_until_stopped`, once it hears signals."""
+    before = signal.getsignal(signal.SIGTERM)
+    running = asyncio.create_task(queue.run_until_stopped())
+    await wait_until(lambda: signal.getsignal(signal.SIGTERM) is not before)
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_lets_running_tasks_finish(opened: Any, number: signal.Signals) -> None:
+    gated = Gated()
+    queue = await opened(gated, slots=1, grace=60.0)
+    running = await queue.submit("gated", "work", payload={"name": "a"})
+    waiting = await queue.submit("gated", "work", payload={"name": "b"})
+    await wait_until(lambda: gated.running == 1)
+    until_stopped = await _listening(queue)
+    os.kill(os.getpid(), number)
+    await wait_until(lambda: queue._engine.worker._stopping)
+    assert not until_stopped.done()
+    gated.let_all_go()
+    await asyncio.wait_for(until_stopped, 10)
+    assert (await running.refresh()).state is State.COMPLETED
+    assert (await waiting.refresh()).state is State.PENDING
+
+
+async def test_the_second_signal_hands_running_tasks_back_at_once(opened: Any) -> None:
+    gated = Gated()
+    queue = await opened(gated, grace=3600.0)
+    handle = await queue.submit("gated", "work", payload={"name": "a"})
+    await wait_until(lambda: gated.running == 1)
+    until_stopped = await _listening(queue)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await wait_until(lambda: queue._engine.worker._stopping)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(until_stopped, 10)
+    task = await handle.refresh()
+    assert (task.state, task.failures, gated.cancelled) == (State.PENDING, 0, ["a"])

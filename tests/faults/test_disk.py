@@ -74,7 +74,7 @@ async def test_the_result_of_a_running_task_is_written_when_there_is_space_again
         await wait_until(lambda: _is_running(queue, handle.id), what="it to run")
         with full(small_disk), caplog.at_level(logging.WARNING, logger="inferq.reporter"):
             hold.touch()
-            await wait_until(lambda: "reporter.finish_failed" in caplog.text, what="the disk to refuse the result")
+            await wait_until(lambda: "reporter.append_failed" in caplog.text, what="the disk to refuse what it streamed")
             assert (await handle.refresh()).state is State.RUNNING
         result = await handle.result(timeout=20)
         assert (len(result.text or ""), result.attempts) == (MB, 1)

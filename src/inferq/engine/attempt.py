@@ -53,13 +53,14 @@ class Attempt:
         "_rules",
         "_silence",
         "_stop",
-        "_task",
         "backend",
         "claim",
+        "task",
     )
 
     def __init__(
-        self, claim: Claim, backend: Backend, *, rules: Rules, clock: Clock, rng: random.Random, emit: Callable[[Claim, Chunk], None]
+        self, claim: Claim, backend: Backend, *, rules: Rules, clock: Clock, rng: random.Random, emit: Callable[[Claim, Chunk], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.claim = claim
         self.backend = backend
@@ -67,8 +68,9 @@ class Attempt:
         self._clock = clock
         self._rng = rng
         self._emit = emit
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
+        self._loop = loop
+        self.task: asyncio.Task[Any] | None = None
+        """The task that runs this attempt; set by who creates it."""
         self._stop: Stop | None = None
         self._heard: float | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -78,12 +80,11 @@ class Attempt:
         """Cancel the running call; the first reason counts."""
         if self._stop is None:
             self._stop = why
-            if self._task is not None:
-                self._task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
     async def run(self) -> Outcome | None:
         """The outcome; None when the claim is void (cancelled or lost) and there is nothing to write."""
-        self._task = asyncio.current_task()
         try:
             if self._stop is not None:
                 raise asyncio.CancelledError

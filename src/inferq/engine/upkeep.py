@@ -16,6 +16,7 @@ from inferq.task import State
 
 log: Final = logging.getLogger("inferq.upkeep")
 
+_DELAYING: Final = (TaskSubmitted, TaskRetrying, TaskReleased)
 _LIMIT: Final = 500
 _STEP_MS: Final = 1000
 """A change of wall time against monotonic time beyond this is a step of the clock."""
@@ -69,7 +70,7 @@ class Upkeep:
 
     def _hear(self, change: Change) -> None:
         for event in change.events:
-            if isinstance(event, TaskSubmitted | TaskRetrying | TaskReleased) and event.due and event.due < (self._next_due or 1 << 62):
+            if isinstance(event, _DELAYING) and event.due and event.due < (self._next_due or 1 << 62):
                 self._next_due = event.due
                 self._due_changed.set()
 

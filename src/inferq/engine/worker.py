@@ -178,9 +178,17 @@ class Worker:
         backend.busy += 1
         self._busy += 1
         self._quiet.clear()
-        attempt = Attempt(claim, backend, rules=self._rules, clock=self._clock, rng=self._rng, emit=self._reporter.emit)
+        attempt = Attempt(
+            claim,
+            backend,
+            rules=self._rules,
+            clock=self._clock,
+            rng=self._rng,
+            emit=self._reporter.emit,
+            loop=self._loop,
+        )
         self._running[claim.task.id] = attempt
-        task = self._loop.create_task(self._run(attempt))
+        task = attempt.task = self._loop.create_task(self._run(attempt))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,0 +1,113 @@
+"""What a commit takes while the program's event loop is 95 % busy with other work: does the writer thread get its turn?"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bare
+from bench import REPETITIONS, Bench
+from measure import Sample, interleaved, median, percentile
+from processes import inferq_child
+from report import Row
+from subject import open_queue, payload
+
+BUSY = 0.95
+GOAL = 10.0
+"""Milliseconds, p99."""
+PYTHON_DEFAULT = 0.005
+"""Seconds after which a thread that waits for the interpreter asks for it, as Python starts."""
+_PERIOD, _PIECE = 0.005, 0.0002
+
+
+# in a process of its own ---------------------------------------------------------------------------------------------
+
+
+async def _burn() -> None:
+    """The other work: pieces of 0.2 ms with a turn of the loop between them, for 95 % of every 5 ms."""
+    while True:
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < BUSY * _PERIOD:
+            piece = time.perf_counter()
+            while time.perf_counter() - piece < _PIECE:
+                pass
+            await asyncio.sleep(0)
+        await asyncio.sleep(max(0.0, begun + _PERIOD - time.perf_counter()))
+
+
+async def _under_load(callers: int, seconds: float, call: Callable[[], Any]) -> Sample:
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def caller() -> None:
+        while (begun := time.perf_counter()) < end:
+            await call()
+            took.append(time.perf_counter() - begun)
+
+    burner = asyncio.create_task(_burn())
+    begun = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    spent = time.perf_counter() - begun
+    burner.cancel()
+    return {"per_second": len(took) / spent, "p50_ms": percentile(took, 0.5) * 1e3, "p99_ms": percentile(took, 0.99) * 1e3}
+
+
+async def submits(path: str, callers: int, seconds: float, switch_seconds: float | None) -> Sample:
+    """`submit` from that many coroutines; the switch interval is the store's own unless given."""
+    body = payload(1024)
+    async with open_queue(path, work=False) as queue:
+        if switch_seconds is not None:
+            sys.setswitchinterval(switch_seconds)
+        return await _under_load(callers, seconds, lambda: queue.submit("echo", "echo", payload=body))
+
+
+async def front(path: str, callers: int, seconds: float) -> Sample:
+    """The bare group-commit front with the short switch interval."""
+    rows = bare.Front(path)
+    made = await _under_load(callers, seconds, rows.add)
+    rows.close()
+    return made
+
+
+# the comparison ------------------------------------------------------------------------------------------------------
+
+
+def measure(bench: Bench) -> list[Row]:
+    seconds = bench.size(1, 3)
+
+    def fresh(function: str, **arguments: Any) -> Sample:
+        path = bench.place()
+        try:
+            return inferq_child(__name__, function, path=path, seconds=seconds, **arguments)
+        finally:
+            bench.drop(path)
+
+    samples = interleaved(
+        REPETITIONS,
+        {
+            "one": lambda: fresh("submits", callers=1, switch_seconds=None),
+            "ten": lambda: fresh("submits", callers=10, switch_seconds=None),
+            "hundred": lambda: fresh("submits", callers=100, switch_seconds=None),
+            "front one": lambda: fresh("front", callers=1),
+            "front ten": lambda: fresh("front", callers=10),
+            "front hundred": lambda: fresh("front", callers=100),
+            "default": lambda: fresh("submits", callers=1, switch_seconds=PYTHON_DEFAULT),
+        },
+    )
+    rows = []
+    for name, callers in (("one", 1), ("ten", 10), ("hundred", 100)):
+        rows.append(_row(samples, name, f"front {name}", f"commit p99, loop 95 % busy, {callers} caller{'s'[: callers > 1]}"))
+    mine, trap = median(samples["one"], "p99_ms"), median(samples["default"], "p99_ms")
+    what = "commit p99, loop 95 % busy, 1 caller"
+    rows.append(Row("busy-loop", what, mine, "ms", "Python's default switch interval", trap, trap / mine))
+    return rows
+
+
+def _row(samples: dict[str, list[Sample]], name: str, other: str, what: str) -> Row:
+    mine, bare_ms = median(samples[name], "p99_ms"), median(samples[other], "p99_ms")
+    rates = f"{median(samples[name], 'per_second'):,.0f} submits/s, bare front {median(samples[other], 'per_second'):,.0f}/s"
+    detail = {"samples": samples[name]}
+    return Row("busy-loop", what, mine, "ms", "bare front", bare_ms, bare_ms / mine, f"<= {GOAL:g} ms", mine <= GOAL, rates, detail)

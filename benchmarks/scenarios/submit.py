@@ -1,0 +1,116 @@
+"""Durable submits: in bulk against SQLite alone, and one at a time from 100 coroutines against the smallest group-commit front."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import bare
+from bench import REPETITIONS, Bench, Missing
+from measure import Sample, interleaved, median, percentile
+from processes import inferq_child
+from report import Row, skipped
+from rivals import Rival
+from subject import fill, from_coroutines, open_queue, payload, submissions
+
+BULK_GOAL = 0.6
+SINGLE_GOAL = 0.5
+CALLERS = 100
+SIZE = 1024
+
+
+# in a process of its own ---------------------------------------------------------------------------------------------
+
+
+async def bulk(path: str, count: int, group: int) -> Sample:
+    """`submit_many`, one call after the other."""
+    async with open_queue(path, work=False) as queue:
+        begun = time.perf_counter()
+        await fill(queue, submissions(count, SIZE), group=group)
+        took = time.perf_counter() - begun
+    return {"per_second": count / took}
+
+
+def raw(path: str, count: int, group: int) -> Sample:
+    """SQLite alone."""
+    return dict(bare.inserts(path, count, group))
+
+
+async def single(path: str, count: int) -> Sample:
+    """100 coroutines that await `submit` again and again."""
+    body = payload(SIZE)
+    async with open_queue(path, work=False) as queue:
+        begun = time.perf_counter()
+        took = await from_coroutines(count, CALLERS, lambda: queue.submit("echo", "echo", payload=body))
+        return _rate(count, time.perf_counter() - begun, took)
+
+
+async def front(path: str, count: int) -> Sample:
+    """The same on the bare front."""
+    rows = bare.Front(path)
+    begun = time.perf_counter()
+    took = await from_coroutines(count, CALLERS, rows.add)
+    made = _rate(count, time.perf_counter() - begun, took)
+    rows.close()
+    return made
+
+
+def _rate(count: int, seconds: float, took: list[float]) -> Sample:
+    return {"per_second": count / seconds, "p50_ms": percentile(took, 0.5) * 1e3, "p99_ms": percentile(took, 0.99) * 1e3}
+
+
+# the comparison ------------------------------------------------------------------------------------------------------
+
+
+def measure(bench: Bench) -> list[Row]:
+    count = bench.size(5_000, 50_000)
+    contenders: dict[str, Callable[[], Sample]] = {
+        "raw": lambda: _fresh(bench, "raw", count=count, group=100),
+        "bulk 100": lambda: _fresh(bench, "bulk", count=count, group=100),
+        "bulk 1000": lambda: _fresh(bench, "bulk", count=count, group=1000),
+        "front": lambda: _fresh(bench, "front", count=count),
+        "single": lambda: _fresh(bench, "single", count=count),
+    }
+    missing = []
+    for peer, what in (("pgqueuer", "bulk submit in groups of 1,000"), ("saq", "submit, 100 coroutines")):
+        try:
+            contenders[peer] = partial(Rival(bench, peer).submit, count if peer == "pgqueuer" else bench.size(2_000, 10_000), SIZE)
+        except Missing as error:
+            missing.append(skipped("submit", f"{what} vs {peer}", str(error)))
+    samples = interleaved(REPETITIONS, contenders)
+    return [*_rows(samples), *missing]
+
+
+def _fresh(bench: Bench, function: str, **arguments: Any) -> Sample:
+    path = bench.place()
+    try:
+        return inferq_child(__name__, function, path=path, **arguments)
+    finally:
+        bench.drop(path)
+
+
+def _rows(samples: dict[str, list[Sample]]) -> list[Row]:
+    def rate(name: str, key: str = "per_second") -> float:
+        return median(samples[name], key)
+
+    def row(what: str, mine: str, other: str, against: str, goal: float | None, key: str = "per_second") -> Row:
+        ratio = rate(mine) / rate(other, key)
+        text, met = (f">= {goal:g}x", ratio >= goal) if goal is not None else ("", None)
+        return Row("submit", what, rate(mine), "tasks/s", against, rate(other, key), ratio, text, met, detail={"samples": samples[mine]})
+
+    rows = [
+        row("bulk submit, groups of 100", "bulk 100", "raw", "raw SQLite, groups of 100", BULK_GOAL),
+        row("bulk submit, groups of 1,000", "bulk 1000", "raw", "raw SQLite, groups of 100", BULK_GOAL),
+    ]
+    if "pgqueuer" in samples:
+        what = "bulk submit, groups of 1,000"
+        rows.append(row(what, "bulk 1000", "pgqueuer", "pgqueuer (Postgres)", 1.0, "submit_per_second"))
+    rows.append(row("submit, 100 coroutines one each", "single", "front", "bare group-commit front", SINGLE_GOAL))
+    p50, p99 = (median(samples["single"], key) for key in ("p50_ms", "p99_ms"))
+    bare_p50, bare_p99 = (median(samples["front"], key) for key in ("p50_ms", "p99_ms"))
+    rows[-1].note = f"p50 / p99 ms: {p50:.2f} / {p99:.2f}, bare {bare_p50:.2f} / {bare_p99:.2f}"
+    if "saq" in samples:
+        rows.append(row("submit, 100 coroutines one each", "single", "saq", "SAQ (Redis, not durable)", None, "submit_per_second"))
+    return rows
