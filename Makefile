@@ -2,20 +2,22 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test coverage check bench faults clean
 
 demo: $(STAMP)
 	$(PY) -m inferq.demo
 
 test: $(STAMP) models
-	$(PY) -m coverage run -m pytest
+	$(PY) -m pytest
+
+coverage: $(STAMP) models
+	$(PY) -m coverage run -m pytest -m "not faults"
 	$(PY) -m coverage combine -q
-	$(PY) -m coverage report --format=total
-	$(PY) -m pytest --version >/dev/null
+	$(PY) -m coverage report
 
 .PHONY: models
 models: $(STAMP)
-	$(PY) -m inferq models pull smollm2 --quiet
+	$(PY) -m inferq -q models pull smollm2 >/dev/null
 
 check: $(STAMP)
 	$(PY) -m ruff check src tests benchmarks

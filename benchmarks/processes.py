@@ -33,7 +33,13 @@ def measured(command: Sequence[str], *, timeout: float, env: Mapping[str, str] |
     """Run a program whose last line on stdout is a JSON object, and return that. Raises ChildFailed."""
     try:
         done = subprocess.run(
-            command, env={**os.environ, **(env or {})}, cwd=HERE, capture_output=True, text=True, timeout=timeout, preexec_fn=die_with_parent
+            command,
+            env={**os.environ, **(env or {})},
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            preexec_fn=die_with_parent,
         )
     except subprocess.TimeoutExpired:
         raise ChildFailed(f"no end within {timeout:g} s: {' '.join(command[1:4])}") from None
@@ -45,7 +51,9 @@ def measured(command: Sequence[str], *, timeout: float, env: Mapping[str, str] |
     return found
 
 
-def inferq_child(module: str, function: str, *, timeout: float = 120, env: Mapping[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
+def inferq_child(
+    module: str, function: str, *, timeout: float = 120, env: Mapping[str, str] | None = None, **arguments: Any
+) -> dict[str, Any]:
     """A function of a scenario in a fresh process of this interpreter: what it returns is what it measured."""
     command = [sys.executable, "child.py", module, function, json.dumps(arguments)]
     return measured(command, timeout=timeout, env=env)

@@ -13,8 +13,9 @@ from bench import Bench
 from measure import Sample
 from processes import HERE, ChildFailed, cpu_seconds, measured, running
 
+# The peers' programs run as scripts and know each other by plain names.
 sys.path.append(str(HERE / "peers"))
-from board import Board  # noqa: E402 - the peers' programs know each other by plain names, this one must follow
+from board import Board
 
 ON_POSTGRES = frozenset({"pgqueuer"})
 _WARM = 100

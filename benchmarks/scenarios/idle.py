@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 from bench import REPETITIONS, Bench, Missing
-from inferq import Call, Executor
 from measure import Sample, interleaved, median, percentile
 from processes import inferq_child
 from report import Row, skipped
 from rivals import Rival
 from subject import SLOTS, open_queue
+
+from inferq import Call, Executor
 
 P50_GOAL, P99_GOAL = 1.0, 3.0
 """Milliseconds."""

@@ -14,7 +14,7 @@ from inferq import AsyncQueue, Backend, Clock, Executor, Settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # places.py is shared by these files, which importlib mode does not let import each other
 
-from places import tuned  # noqa: E402 - only now can it be found
+from places import tuned
 
 Opener = Callable[..., Awaitable[AsyncQueue]]
 

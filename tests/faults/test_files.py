@@ -129,6 +129,21 @@ async def test_each_finding_of_a_check_is_one_line(place: Place) -> None:
     assert [line for line in found if "\n" in line] == []
 
 
+async def test_one_unreadable_task_is_named_and_does_not_hold_up_the_others(place: Place) -> None:
+    await _filled(place, 6)
+    with sqlite3.connect(place.path) as db:
+        (damaged,) = db.execute("SELECT id FROM task WHERE seq = 3").fetchone()
+        db.execute("UPDATE payload SET spec = x'7B22FF00' WHERE seq = 3")
+    db.close()
+    async with place.queue(work=True) as queue:
+        others = [f"k{number}" for number in range(6) if number != 2]
+        handles = [await queue.submit("record", "do", payload={"n": int(key[1:]), "pad": "x" * 300}, key=key) for key in others]
+        assert [(await handle.result(timeout=10)).attempts for handle in handles] == [1] * len(handles)
+        with pytest.raises(StoreDamaged) as refused:
+            await queue.get(damaged)
+        assert "\n" not in str(refused.value)
+
+
 async def test_a_file_that_was_cut_short_is_damaged(place: Place) -> None:
     await _filled(place, 150)
     _cut_short(place.path)

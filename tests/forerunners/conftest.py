@@ -20,7 +20,7 @@ from inferq.testing import EchoExecutor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "executors"))  # the scripted servers live there
 
-from doubles.server import Double  # noqa: E402 - only now can it be found
+from doubles.server import Double
 
 Opener = Callable[..., Awaitable[AsyncQueue]]
 
@@ -44,7 +44,11 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     async with AsyncExitStack() as stack:
 
         async def make(
-            *backends: Executor | Backend | BackendSettings, name: str = "q.db", settings: Settings | None = None, work: bool = True, **worker: Any
+            *backends: Executor | Backend | BackendSettings,
+            name: str = "q.db",
+            settings: Settings | None = None,
+            work: bool = True,
+            **worker: Any,
         ) -> AsyncQueue:
             queue = AsyncQueue(
                 str(tmp_path / name), backends=backends or [EchoExecutor("echo")], settings=settings or quick(**worker), work=work

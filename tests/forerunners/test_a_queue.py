@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -110,12 +109,11 @@ asyncio.run(main())
 
 
 async def test_a03_what_ran_and_what_waited_for_a_retry_at_a_crash_is_made_again_once(opened: Opener, tmp_path: Path) -> None:
-    crashing = subprocess.Popen([sys.executable, "-c", CRASHING, str(tmp_path / "q.db")], stdout=subprocess.PIPE, text=True)
+    crashing = await asyncio.create_subprocess_exec(sys.executable, "-c", CRASHING, str(tmp_path / "q.db"), stdout=subprocess.PIPE)
     assert crashing.stdout is not None
-    with crashing.stdout:
-        running, retried, done = (await asyncio.to_thread(crashing.stdout.readline)).split()
-    os.kill(crashing.pid, signal.SIGKILL)
-    crashing.wait()
+    running, retried, done = (await crashing.stdout.readline()).decode().split()
+    crashing.send_signal(signal.SIGKILL)
+    await crashing.wait()
 
     counting = Counting()
     queue = await opened(counting, rescue_interval=0.05)
@@ -353,7 +351,9 @@ async def test_a08_a_reader_that_stops_reading_does_not_stop_the_task(opened: Op
 
 async def test_a13_a_nested_file_and_durations_as_text_in_json_are_read(tmp_path: Path) -> None:
     nested = tmp_path / "config.yaml"
-    nested.write_text('ollama: {host: "http://gpu:11434", timeout: 7m}\nqueue: {max_workers: 8}\nretry: {max_retries: 5, initial_delay: 2s}\n')
+    nested.write_text(
+        'ollama: {host: "http://gpu:11434", timeout: 7m}\nqueue: {max_workers: 8}\nretry: {max_retries: 5, initial_delay: 2s}\n'
+    )
     as_json = tmp_path / "config.json"
     as_json.write_text('{"ollama_timeout": "7m", "max_workers": 8, "retry_config": {"max_retries": 5, "initial_delay": "2s"}}')
     for file in (nested, as_json):

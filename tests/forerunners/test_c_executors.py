@@ -150,7 +150,7 @@ async def test_c08_a_stream_without_its_end_mark_is_a_failure_and_not_an_answer(
     double.says(streams([openai.piece({"content": "half"})], content_type=openai.EVENTS))
     queue = await opened(server(double))
     handle = await queue.chat("m", "hi", executor="openai", max_retries=1)
-    with pytest.raises(TaskFailed, match="end mark|finish reason"):
+    with pytest.raises(TaskFailed, match=r"end mark|finish reason"):
         await handle.result()
     assert len(double.seen) == 2
 
