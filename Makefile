@@ -17,7 +17,7 @@ coverage: $(STAMP) models
 
 .PHONY: models
 models: $(STAMP)
-	$(PY) -m inferq -q models pull smollm2 >/dev/null
+	$(PY) -m inferq models pull smollm2 -q >/dev/null
 
 check: $(STAMP)
 	$(PY) -m ruff check src tests benchmarks

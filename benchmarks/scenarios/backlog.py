@@ -93,9 +93,9 @@ async def opened(path: str, lives: int) -> Sample:
 
 
 def measure(bench: Bench) -> list[Row]:
-    depth = bench.size(20_000, 1_000_000)
+    depth = bench.size(10_000, 1_000_000)
     tenants, priorities = bench.size(100, 1000), 10
-    lives = bench.size(3_000, 20_000)
+    lives = bench.size(2_000, 20_000)
     paths = {name: bench.place() for name in ("deep", "shallow", "wide", "empty")}
     filled = {
         "deep": _child("prepare", paths["deep"], count=depth, tenants=1, priorities=1),

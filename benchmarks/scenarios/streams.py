@@ -100,7 +100,7 @@ def _summary(delays: list[float], spent: float, took: float) -> Sample:
 
 
 def measure(bench: Bench) -> list[Row]:
-    seconds = bench.size(2, 6)
+    seconds = bench.size(1, 6)
 
     def queued() -> Sample:
         path = bench.place()

@@ -65,7 +65,7 @@ def _rate(count: int, seconds: float, took: list[float]) -> Sample:
 
 
 def measure(bench: Bench) -> list[Row]:
-    count = bench.size(5_000, 50_000)
+    count = bench.size(3_000, 50_000)
     contenders: dict[str, Callable[[], Sample]] = {
         "raw": lambda: _fresh(bench, "raw", count=count, group=100),
         "bulk 100": lambda: _fresh(bench, "bulk", count=count, group=100),
@@ -73,14 +73,14 @@ def measure(bench: Bench) -> list[Row]:
         "front": lambda: _fresh(bench, "front", count=count),
         "single": lambda: _fresh(bench, "single", count=count),
     }
-    missing = []
-    for peer, what in (("pgqueuer", "bulk submit in groups of 1,000"), ("saq", "submit, 100 coroutines")):
+    out: dict[str, str] = {}
+    for peer in ("pgqueuer", "saq"):
         try:
-            contenders[peer] = partial(Rival(bench, peer).submit, count if peer == "pgqueuer" else bench.size(2_000, 10_000), SIZE)
+            contenders[peer] = partial(Rival(bench, peer).submit, count if peer == "pgqueuer" else bench.size(1_000, 10_000), SIZE)
         except Missing as error:
-            missing.append(skipped("submit", f"{what} vs {peer}", str(error)))
-    samples = interleaved(REPETITIONS, contenders)
-    return [*_rows(samples), *missing]
+            out[peer] = str(error)
+    samples = interleaved(REPETITIONS, contenders, out)
+    return [*_rows(samples), *(skipped("submit", f"submit vs {peer}", why) for peer, why in out.items())]
 
 
 def _fresh(bench: Bench, function: str, **arguments: Any) -> Sample:

@@ -120,8 +120,9 @@ class AsyncQueue:
                 self._engine = Engine(self._store, self._places(), self._settings, clock=self._clock)
                 await self._engine.start()
         except BaseException:
-            self._engine = None
-            await self._store.close()
+            store, self._store, self._engine = self._store, None, None
+            self._hub.close()
+            await store.close()
             raise
 
     async def stop(self, grace: Duration | None = None) -> None:
@@ -346,6 +347,9 @@ class AsyncQueue:
                 return await handle.result()
             except TaskError as error:
                 return error
+            except TaskNotFound as error:
+                # Retention removed it before its result was read.
+                return TaskFailed(str(error), task_id=handle.id, failure="not_found", attempts=0)
 
         return await asyncio.gather(*(one(handle) for handle in handles))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import builtins
 import concurrent.futures
+import functools
+import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from inferq.clock import Clock
 from inferq.config import BackendSettings, Settings
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from inferq.engine import Backend
 
 T = TypeVar("T")
+log: Final = logging.getLogger("inferq.queue")
+
+
+def _log_failure(told: concurrent.futures.Future[object]) -> None:
+    if not told.cancelled() and (error := told.exception()) is not None:
+        log.error("queue.callback_failed", exc_info=error)
 
 
 class Handle:
@@ -75,10 +83,10 @@ class Handle:
         return self._queue.begin(self._queue.asynchronous.result(self.id))
 
     def add_done_callback(self, callback: Callable[[Handle], object]) -> None:
-        """Call `callback(handle)` from the queue's thread when the task has ended, however it ended."""
+        """Call `callback(handle)` from the queue's callback thread when the task has ended, however it ended."""
 
         async def add() -> None:
-            AsyncHandle(self._queue.asynchronous, self.id).add_done_callback(lambda _: callback(self))
+            AsyncHandle(self._queue.asynchronous, self.id).add_done_callback(lambda _: self._queue.tell(callback, self))
 
         self._queue.call(add())
 
@@ -103,6 +111,7 @@ class Queue:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._queue: AsyncQueue | None = None
+        self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -135,6 +144,12 @@ class Queue:
         except BaseException:
             future.cancel()
             raise
+
+    def tell(self, callback: Callable[[T], object], news: T) -> None:
+        """Call back in a thread of its own, one call after the other, so that a callback may use this queue and wait for it."""
+        if self._callbacks is None:
+            self._callbacks = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="inferq-callback")
+        self._callbacks.submit(callback, news).add_done_callback(_log_failure)
 
     def _iterate(self, make: Callable[[AsyncQueue], AsyncIterator[T]]) -> Iterator[T]:
         iterator = make(self.asynchronous)
@@ -189,6 +204,9 @@ class Queue:
         finally:
             self._queue = None
             self._end_loop()
+            if self._callbacks is not None:
+                self._callbacks.shutdown(wait=False)
+                self._callbacks = None
 
     def _end_loop(self) -> None:
         loop, thread = self._loop, self._thread
@@ -333,8 +351,9 @@ class Queue:
         submissions: Iterable[Submission | Mapping[str, Any]],
         callback: Callable[[list[TaskResult | TaskError]], object] | None = None,
     ) -> list[Handle]:
-        """Submit all and return at once; `callback` gets all results in order, from the queue's thread."""
-        return [Handle(self, made.id) for made in self.call(self.asynchronous.batch_in_background(submissions, callback))]
+        """Submit all and return at once; `callback` gets all results in order, from the queue's callback thread."""
+        told = None if callback is None else functools.partial(self.tell, callback)
+        return [Handle(self, made.id) for made in self.call(self.asynchronous.batch_in_background(submissions, told))]
 
     # ask -------------------------------------------------------------------------------------------------------------
 
@@ -389,10 +408,10 @@ class Queue:
         return self._iterate(lambda queue: queue.events(*types, after=after))
 
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
-        """Call `callback` from the queue's thread for each event from now on; returns the way to unsubscribe."""
+        """Call `callback` from the queue's callback thread for each event from now on, in order; returns the way to unsubscribe."""
 
         async def add() -> Callable[[], None]:
-            return self.asynchronous.subscribe(callback, *types)
+            return self.asynchronous.subscribe(functools.partial(self.tell, callback), *types)
 
         stop = self.call(add())
 

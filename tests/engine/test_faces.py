@@ -16,7 +16,7 @@ import inferq
 from inferq import AsyncHandle, AsyncQueue, Call, Filter, Handle, Queue, State, TaskFailed, TaskResult
 from inferq.errors import Reject, StoreClosed
 
-PLUMBING = {"asynchronous", "begin", "call", "keep", "store"}
+PLUMBING = {"asynchronous", "begin", "call", "keep", "store", "tell"}
 """How the two are built, not what they offer."""
 
 
@@ -161,3 +161,43 @@ def test_connect_opens_a_queue_by_its_url(tmp_path: Path) -> None:
 def test_two_backends_of_one_name_are_an_error() -> None:
     with pytest.raises(inferq.ConfigError, match="does"):
         Queue("sqlite://:memory:", backends=[Does(fate), Does(fate)], settings=tuned()).start()
+
+
+@pytest.mark.parametrize("how", ["a handle's callback", "a subscriber", "a batch's callback"])
+def test_a_callback_may_ask_the_queue_that_called_it(how: str) -> None:
+    queue = Queue("sqlite://:memory:", backends=[Does(fate)], settings=tuned())
+    queue.start()
+    answers: list[Any] = []
+    told = threading.Event()
+
+    def tell(id: str) -> None:
+        answers.append(queue.result(id).data)
+        told.set()
+
+    wanted = {"executor": "does", "action": "work", "payload": {"n": 7}}
+    if how == "a subscriber":
+        queue.subscribe(lambda event: tell(event.task_id), "task.completed")  # type: ignore[union-attr]  # these have one
+    if how == "a batch's callback":
+        queue.batch_in_background([wanted], lambda results: tell(results[0].task_id))
+    else:
+        (handle,) = queue.submit_many([wanted])
+        if how == "a handle's callback":
+            handle.add_done_callback(lambda ended: tell(ended.id))
+    assert told.wait(5), "the callback and the queue wait for each other"
+    assert answers == [7]
+    queue.close()
+
+
+def test_who_follows_in_another_thread_is_told_when_the_queue_closes() -> None:
+    gated = Gated()
+    queue = Queue("sqlite://:memory:", backends=[gated], settings=tuned())
+    queue.start()
+    handle = queue.submit("gated", "work", payload={"name": "a"}, stream=True)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        reading, waiting = pool.submit(lambda: list(handle.stream())), pool.submit(handle.result)
+        while not (queue.asynchronous._hub._streams and queue.asynchronous._hub._waiters):  # type: ignore[union-attr]  # it is open
+            threading.Event().wait(0.005)
+        queue.close(grace=0)
+        for caller in (reading, waiting):
+            with pytest.raises(StoreClosed):
+                caller.result(timeout=10)

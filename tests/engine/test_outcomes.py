@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -173,3 +174,23 @@ async def test_network_exceptions_of_an_executor_are_failures_that_may_pass(open
     queue = await opened(does, max_retries=1)
     error = await failed(queue, does)
     assert (error.failure, error.attempts) == ("connect", 2)
+
+
+@pytest.mark.parametrize("value", [pytest.param({"a": 1}, id="a value"), pytest.param(iter([Answer(text="1")]), id="a plain generator")])
+async def test_a_run_that_is_neither_coroutine_nor_async_generator_fails_and_says_so(opened: Any, value: Any) -> None:
+    does = Does(lambda call: value)
+    queue = await opened(does)
+    error = await failed(queue, does)
+    assert (error.failure, error.attempts) == ("internal", 1)
+    assert "does" in str(error)
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_failure_and_leaves_no_task_running(opened: Any) -> None:
+    async def cancels_itself(call: Call) -> str:
+        raise asyncio.CancelledError
+
+    does = Does(cancels_itself)
+    queue = await opened(does)
+    error = await failed(queue, does, max_retries=0)
+    assert error.failure == "internal"
+    assert (await queue.stats()).states["running"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from places import Gated
 
-from inferq import State, WaitTimeout
+from inferq import AsyncQueue, ConfigError, State, WaitTimeout
 from inferq.errors import StoreClosed
 from inferq.testing import wait_until
 
@@ -157,3 +158,25 @@ async def test_the_second_signal_hands_running_tasks_back_at_once(opened: Any) -
     await asyncio.wait_for(until_stopped, 10)
     task = await handle.refresh()
     assert (task.state, task.failures, gated.cancelled) == (State.PENDING, 0, ["a"])
+
+
+async def test_a_backend_that_fails_to_close_keeps_no_store_open(opened: Any, tmp_path: Any) -> None:
+    class Sticky(Gated):
+        async def close(self) -> None:
+            raise RuntimeError("cannot close")
+
+    queue = await opened(Sticky("sticky"), url=tmp_path / "q.db")
+    with contextlib.suppress(RuntimeError):
+        await queue.close()
+    with pytest.raises(StoreClosed):
+        await queue.stats()
+
+
+async def test_a_start_that_failed_opened_nothing_and_fails_again() -> None:
+    twice = [Gated("same"), Gated("same")]
+    queue = AsyncQueue("sqlite://:memory:", backends=twice)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            await queue.start()
+    with pytest.raises(StoreClosed):
+        await queue.stats()

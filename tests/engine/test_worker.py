@@ -7,8 +7,8 @@ from typing import Any
 
 from places import Does, Gated, place
 
-from inferq import Call, Filter, RetryLater, State
-from inferq.testing import wait_until
+from inferq import Call, Filter, RetryLater, State, Unavailable
+from inferq.testing import FakeClock, wait_until
 
 
 async def states(queue: Any) -> dict[str, int]:
@@ -230,3 +230,70 @@ async def test_a_queue_that_does_not_work_only_keeps(opened: Any, tmp_path: Any)
     worker = await opened(gated, url=tmp_path / "q.db", slots=2)
     await handle.result(timeout=5)
     assert (await worker.stats()).workers_idle == 2
+
+
+async def test_an_idle_worker_is_woken_by_what_another_process_submits(opened: Any, tmp_path: Any) -> None:
+    gated = Gated()
+    gated.let_all_go()
+    await opened(gated, url=tmp_path / "q.db")
+    door = await opened(gated, url=tmp_path / "q.db", work=False)
+    for number in range(5):
+        handle = await door.submit("gated", "work", payload={"name": str(number)})
+        await handle.result(timeout=10)
+    assert gated.ended == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_retry_comes_although_the_clock_was_set_back_by_an_hour(opened: Any) -> None:
+    clock = FakeClock()
+
+    async def second_time(call: Call) -> str:
+        if call.attempt == 1:
+            clock.step(-3600)
+            raise Unavailable("500", failure="server_error")
+        return "done"
+
+    does = Does(second_time)
+    queue = await opened(does, clock=clock)
+    handle = await queue.submit("does", "work")
+    await wait_until(lambda: does.calls)
+    clock.step(3600)
+    assert (await handle.result(timeout=10)).attempts == 2
+    assert len(does.calls) == 2
+
+
+async def test_a_delayed_task_waits_for_the_wall_clock_that_dates_it(opened: Any) -> None:
+    clock = FakeClock()
+    gated = Gated()
+    gated.let_all_go()
+    queue = await opened(gated, clock=clock)
+    handle = await queue.submit("gated", "work", delay="1h", payload={"name": "late"})
+    clock.advance(3599)
+    await (await queue.submit("gated", "work", payload={"name": "now"})).result(timeout=10)
+    assert (await handle.refresh()).state is State.SCHEDULED
+    clock.advance(1)
+    await handle.result(timeout=10)
+    assert gated.ended == ["now", "late"]
+
+
+async def test_no_retry_is_forgotten_while_another_is_being_staged(opened: Any) -> None:
+    async def third_time(call: Call) -> str:
+        if call.attempt < 4:
+            raise Unavailable("500", failure="server_error")
+        return "done"
+
+    queue = await opened(Does(third_time))
+    for _ in range(300):
+        handle = await queue.submit("does", "work")
+        assert (await handle.result(timeout=10)).attempts == 4
+
+
+async def test_no_opening_of_a_gate_is_missed(opened: Any) -> None:
+    async def full_at_first(call: Call) -> str:
+        if call.attempt < 4:
+            raise RetryLater("429", after=0.001)
+        return "done"
+
+    queue = await opened(Does(full_at_first))
+    for _ in range(200):
+        handle = await queue.submit("does", "work")
+        assert (await handle.result(timeout=10)).attempts == 4

@@ -18,6 +18,7 @@ sys.path.append(str(HERE.parent / "executors"))  # the scripted backends
 from faultkit.children import Child, Start, absent  # noqa: E402 - only now can it be found
 from faultkit.place import Place  # noqa: E402
 
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     """A store with a lease of one second."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from doubles.openai import DONE, EVENTS, chat_stream, piece
 from doubles.server import Double, Handler, never, says, says_text, streams
+
 from inferq import AsyncHandle, AsyncQueue, TaskFailed
 from inferq.config import BackendSettings, RetrySettings, Settings, WorkerSettings
 from inferq.errors import FailureCode
@@ -136,7 +137,8 @@ async def test_a_backend_that_is_slower_than_the_timeout_is_hung_up_on(front: Fr
 async def test_a_stream_that_falls_silent_is_hung_up_on_and_tried_again(front: Front) -> None:
     handle = await front.chat(SILENT, GOOD, max_retries=1, idle=0.3)
     assert (await handle.result(timeout=20)).text == "".join(WORDS)
-    assert [(record.outcome, record.code) for record in await front.queue.attempts(handle.id)] == [("retry", "timeout"), ("completed", None)]
+    attempts = [(record.outcome, record.code) for record in await front.queue.attempts(handle.id)]
+    assert attempts == [("retry", "timeout"), ("completed", None)]
     await wait_until(front.double.hung_up.is_set, what="the call to be closed")
 
 

@@ -13,11 +13,12 @@ from faultkit.checker import complaints
 from faultkit.history import Ack, Changed, Contents, History, Run, read_contents, read_history
 from faultkit.place import Place
 from faultkit.recorder import Log
+from msgspec.structs import replace as changed
+
 from inferq.events import TaskCancelled, TaskCompleted, TaskStarted
 from inferq.executor import Chunk
 from inferq.store import LoggedChunk, Position
 from inferq.task import AttemptRecord, State
-from msgspec.structs import replace as changed
 
 pytestmark = pytest.mark.faults
 

@@ -12,6 +12,7 @@ from faultkit.clock import SteppedClock
 from faultkit.history import read_contents, read_history
 from faultkit.place import Place
 from faultkit.recorder import Log
+
 from inferq import AsyncQueue, TaskFailed
 from inferq.task import State
 from inferq.testing import wait_until

@@ -13,6 +13,7 @@ import pytest
 from faultkit.children import Start
 from faultkit.history import read_contents
 from faultkit.place import Place
+
 from inferq import AsyncQueue, StoreError
 from inferq.errors import StoreFull
 from inferq.task import State
@@ -52,7 +53,7 @@ async def test_a_submit_on_a_full_disk_is_refused_and_stores_nothing(place: Plac
         kept = await queue.submit("record", "do", payload={"n": 0})
         before = await queue.store.last_event()
         with full(small_disk):
-            with pytest.raises(StoreFull, match="disk.*is full.*nothing.*was stored.*free some space") as refused:
+            with pytest.raises(StoreFull, match=r"disk.*is full.*nothing.*was stored.*free some space") as refused:
                 await _submit_large(queue)
             assert "\n" not in str(refused.value)
             large = [task async for task in queue.iterate() if task.spec.payload.get("pad")]

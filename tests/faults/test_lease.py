@@ -10,6 +10,7 @@ from faultkit.checker import complaints
 from faultkit.children import Start
 from faultkit.history import read_contents, read_history
 from faultkit.place import Place
+
 from inferq.events import TaskRescued
 from inferq.task import State
 from inferq.testing import wait_until

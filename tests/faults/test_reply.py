@@ -9,6 +9,7 @@ import pytest
 from faultkit.children import Start
 from faultkit.history import read_contents, read_history
 from faultkit.place import Place
+
 from inferq import DuplicateKey, TaskNotFound
 from inferq.testing import wait_until
 

@@ -59,7 +59,14 @@ class Attempt:
     )
 
     def __init__(
-        self, claim: Claim, backend: Backend, *, rules: Rules, clock: Clock, rng: random.Random, emit: Callable[[Claim, Chunk], None],
+        self,
+        claim: Claim,
+        backend: Backend,
+        *,
+        rules: Rules,
+        clock: Clock,
+        rng: random.Random,
+        emit: Callable[[Claim, Chunk], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.claim = claim
@@ -94,9 +101,11 @@ class Attempt:
             answer = await self._perform()
             return Outcome.completed(answer, backend=self.backend.name)
         except asyncio.CancelledError:
-            if self._stop is None:
+            if self._stop is not None:
+                return self._interrupted()
+            if self.task is not None and self.task.cancelling():
                 raise
-            return self._interrupted()
+            return self._failed(RuntimeError("the executor was cancelled from inside"))
         except Exception as error:  # noqa: BLE001 - an attempt turns every exception into an outcome
             return self._failed(error)
         finally:
@@ -160,6 +169,9 @@ class Attempt:
             return value if isinstance(value, Answer) else Answer(data=value)
         answer: Answer | None = None
         keep = call.stream
+        if not isinstance(made, AsyncGenerator):
+            kind = type(made).__name__
+            raise PluginError(f"executor {executor.name} must run as a coroutine or an async generator; run returned {kind}")
         stream: AsyncGenerator[Any] = made
         async with aclosing(stream) as items:
             async for item in items:

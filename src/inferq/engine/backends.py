@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from inferq.config import BackendSettings
 from inferq.errors import ConfigError, UnknownExecutor
@@ -11,6 +13,8 @@ from inferq.executor import Executor
 from inferq.executors import load
 from inferq.policy import Heads, Pool
 from inferq.task import lane_parts
+
+log: Final = logging.getLogger("inferq.backends")
 
 
 class Backend:
@@ -130,4 +134,8 @@ class Backends:
         return min((until for backend in self._by_name.values() for until in backend.closed.values() if until > now), default=None)
 
     async def close(self) -> None:
-        await asyncio.gather(*(backend.close() for backend in self._by_name.values()))
+        """Close all; one that fails to close keeps no other open."""
+        closing = await asyncio.gather(*(backend.close() for backend in self._by_name.values()), return_exceptions=True)
+        for backend, error in zip(self._by_name.values(), closing, strict=True):
+            if error is not None:
+                log.warning("backend.close_failed", exc_info=error, extra={"backend": backend.name})

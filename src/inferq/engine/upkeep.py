@@ -54,7 +54,7 @@ class Upkeep:
     async def start(self) -> None:
         """Take back what dead processes held, then go on in the background."""
         await self._rescue()
-        self._next_due = await self._store.stage(self._clock.read(), stepped=True)
+        await self._stage(stepped=True)
         self._tasks = [
             asyncio.create_task(self._stage_when_due(), name="inferq-stage"),
             asyncio.create_task(self._every(self._rescue_interval, self._rescue), name="inferq-rescue"),
@@ -86,16 +86,19 @@ class Upkeep:
                 continue
             except TimeoutError:
                 pass
-            stepped = self._clock_stepped()
-            if not stepped and (self._next_due is None or self._next_due > self._clock.read().wall):
-                continue
             try:
-                self._next_due = await self._store.stage(self._clock.read(), limit=_LIMIT, stepped=stepped)
+                await self._stage(stepped=self._clock_stepped())
             except StoreClosed:
                 return
             except StoreError as error:
                 log.warning("upkeep.stage_failed", extra={"error": str(error)})
                 await asyncio.sleep(1.0)
+
+    async def _stage(self, *, stepped: bool) -> None:
+        """What becomes due while the store answers is heard meanwhile: the earlier of both counts."""
+        self._next_due = None
+        due = await self._store.stage(self._clock.read(), limit=_LIMIT, stepped=stepped)
+        self._next_due = min((time for time in (due, self._next_due) if time is not None), default=None)
 
     def _clock_stepped(self) -> bool:
         now = self._clock.read()

@@ -81,9 +81,11 @@ def _attempts(contents: Contents, lives: Mapping[str, Life]) -> list[str]:
         records, life = contents.attempts.get(id, []), lives.get(id, Life())
         if [record.number for record in records] != list(range(1, task.attempt + 1)):
             found.append(f"task {id}: {task.attempt} attempts, records of {[record.number for record in records]}")
-        for record in records:
-            if life.workers.get(record.number) != record.worker:
-                found.append(f"task {id}: attempt {record.number} was claimed by {life.workers.get(record.number)}, ended by {record.worker}")
+        found += [
+            f"task {id}: attempt {record.number} was claimed by {life.workers.get(record.number)}, ended by {record.worker}"
+            for record in records
+            if life.workers.get(record.number) != record.worker
+        ]
         last = records[-1].outcome if records else "cancelled"
         if task.state in _LAST_OUTCOMES and last not in _LAST_OUTCOMES[task.state]:
             found.append(f"task {id} is {task.state} but its last attempt ended {last}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from faultkit.place import Place
 
 PROGRAMS = Path(__file__).parent.parent / "programs"

@@ -69,7 +69,7 @@ class Recorder(Executor):
         until = time.monotonic() + payload.get("spin", 0)
         while time.monotonic() < until:
             sum(range(_BLOCK_BYTES))
-        while payload.get("hold") and not Path(payload["hold"]).exists():  # noqa: ASYNC110, ASYNC240 - another process makes the file
+        while payload.get("hold") and not Path(payload["hold"]).exists():  # noqa: ASYNC240 - another process makes the file
             await asyncio.sleep(0.005)
 
     def _record(self, what: str, call: Call, **more: Any) -> None:

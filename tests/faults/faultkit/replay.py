@@ -95,7 +95,7 @@ class Replay:
             case TaskStarted():
                 return ("pending",), "running"
             case TaskRetrying():
-                return ("running",), "scheduled" if event.due > event.at else "pending"
+                return ("running",), "scheduled"
             case TaskReleased():
                 return ("running",), "pending" if event.due is None else "scheduled"
             case TaskRescued():
@@ -126,6 +126,8 @@ class Replay:
         match event:
             case TaskCompleted() | TaskFailed() | TaskCancelled():
                 life.ends += 1
+                # Lost once too often, or an at-most-once task lost at all: its end is its rescue. What a backend lost is not counted.
+                life.lost += isinstance(event, TaskFailed) and event.code == "lost" and "vanished" in event.error
             case TaskRetried():
                 life.retried += 1
                 life.failures = life.lost = 0

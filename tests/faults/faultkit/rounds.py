@@ -166,6 +166,6 @@ def _summary(told: list[Told]) -> str:
     for one in told:
         kills.update(one.kills)
     tasks = sum(one.tasks for place, one in enumerate(told) if place + 1 == len(told) or one.number % ROUNDS_A_FILE == ROUNDS_A_FILE - 1)
-    bad = sum(len(one.complaints) for one in told)
-    seconds = sum(one.seconds for one in told)
-    return f"{len(told)} rounds in {seconds:.0f} s: {sum(kills.values())} kills {dict(sorted(kills.items()))}, {tasks} tasks, {bad} complaints"
+    bad, seconds = sum(len(one.complaints) for one in told), sum(one.seconds for one in told)
+    total, by_role = sum(kills.values()), dict(sorted(kills.items()))
+    return f"{len(told)} rounds in {seconds:.0f} s: {total} kills {by_role}, {tasks} tasks, {bad} complaints"

@@ -9,7 +9,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from faultkit.place import Place  # noqa: E402 - only now can it be found
+from faultkit.place import Place
 
 
 def arguments() -> tuple[Place, dict[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 from _start import arguments, say
+
 from inferq.clock import SystemClock
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want

@@ -8,6 +8,7 @@ import random
 from _start import arguments, say
 from faultkit.history import read_acks
 from faultkit.recorder import Log
+
 from inferq import AsyncQueue, WrongState
 
 

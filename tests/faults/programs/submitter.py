@@ -9,6 +9,7 @@ from typing import Any
 from _start import arguments
 from faultkit.history import read_acks
 from faultkit.recorder import Log
+
 from inferq import AsyncQueue, Submission
 
 _AGAIN = 3
