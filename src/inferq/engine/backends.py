@@ -130,8 +130,15 @@ class Backends:
         return room if backend.slots is None else min(room, backend.slots - backend.busy)
 
     def next_opening(self, now: float) -> float | None:
-        """When the next closed gate opens (event loop time)."""
-        return min((until for backend in self._by_name.values() for until in backend.closed.values() if until > now), default=None)
+        """When the next closed gate opens (event loop time); `now` if one opened since it was last asked."""
+        found: list[float] = []
+        for backend in self._by_name.values():
+            for lane, until in tuple(backend.closed.items()):
+                found.append(max(until, now))
+                if until <= now:
+                    # Its time came after the last look: whoever looks again finds it open.
+                    del backend.closed[lane]
+        return min(found, default=None)
 
     async def close(self) -> None:
         """Close all; one that fails to close keeps no other open."""
