@@ -28,7 +28,7 @@ def interleaved(
     """
     samples: dict[str, list[Sample]] = {name: [] for name in contenders}
     for number in range(repetitions):
-        names = list(contenders) if number % 2 == 0 else list(reversed(contenders))
+        names = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in names:
             if name not in samples:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from bench import REPETITIONS, Bench
 from measure import Sample, interleaved, median
@@ -37,7 +38,7 @@ def measure(bench: Bench) -> list[Row]:
             bench.drop(path)
 
     # A million takes minutes: measured once.
-    samples = interleaved(REPETITIONS, {str(10**power): lambda count=10**power: at(count) for power in powers if power < 6})
+    samples = interleaved(REPETITIONS, {str(10**power): partial(at, 10**power) for power in powers if power < 6})
     if 6 in powers:
         samples[str(10**6)] = [at(10**6)]
     rows = []

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import REPETITIONS, Bench, Missing
-from measure import Sample, interleaved, median, percentile
+from bench import REPETITIONS, Bench
+from measure import Missing, Sample, interleaved, median, percentile
 from processes import inferq_child
 from report import Row, skipped
 from rivals import Rival

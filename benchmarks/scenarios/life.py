@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bench import REPETITIONS, Bench, Missing
-from measure import Sample, interleaved, median, spread
+from bench import REPETITIONS, Bench
+from measure import Missing, Sample, interleaved, median, spread
 from processes import inferq_child
 from report import Row, skipped
 from rivals import Rival

@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import REPETITIONS, Bench, Missing
-from measure import Sample, interleaved, median
+from bench import REPETITIONS, Bench
+from measure import Missing, Sample, interleaved, median
 from processes import ChildFailed, inferq_child
 from report import Row, skipped
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import bare
-from bench import REPETITIONS, Bench, Missing
-from measure import Sample, interleaved, median, percentile
+from bench import REPETITIONS, Bench
+from measure import Missing, Sample, interleaved, median, percentile
 from processes import inferq_child
 from report import Row, skipped
 from rivals import Rival
@@ -24,11 +25,11 @@ SIZE = 1024
 # in a process of its own ---------------------------------------------------------------------------------------------
 
 
-async def bulk(path: str, count: int, group: int) -> Sample:
-    """`submit_many`, one call after the other."""
+async def bulk(path: str, count: int, group: int, callers: int) -> Sample:
+    """`submit_many`, one call after the other, from that many coroutines."""
     async with open_queue(path, work=False) as queue:
         begun = time.perf_counter()
-        await fill(queue, submissions(count, SIZE), group=group)
+        await asyncio.gather(*(fill(queue, submissions(count // callers, SIZE), group=group) for _ in range(callers)))
         took = time.perf_counter() - begun
     return {"per_second": count / took}
 
@@ -68,8 +69,9 @@ def measure(bench: Bench) -> list[Row]:
     count = bench.size(3_000, 50_000)
     contenders: dict[str, Callable[[], Sample]] = {
         "raw": lambda: _fresh(bench, "raw", count=count, group=100),
-        "bulk 100": lambda: _fresh(bench, "bulk", count=count, group=100),
-        "bulk 1000": lambda: _fresh(bench, "bulk", count=count, group=1000),
+        "bulk 100": lambda: _fresh(bench, "bulk", count=count, group=100, callers=1),
+        "bulk 2 x 100": lambda: _fresh(bench, "bulk", count=count, group=100, callers=2),
+        "bulk 1000": lambda: _fresh(bench, "bulk", count=count, group=1000, callers=1),
         "front": lambda: _fresh(bench, "front", count=count),
         "single": lambda: _fresh(bench, "single", count=count),
     }
@@ -102,6 +104,7 @@ def _rows(samples: dict[str, list[Sample]]) -> list[Row]:
 
     rows = [
         row("bulk submit, groups of 100", "bulk 100", "raw", "raw SQLite, groups of 100", BULK_GOAL),
+        row("bulk submit, groups of 100, 2 callers", "bulk 2 x 100", "raw", "raw SQLite, groups of 100", BULK_GOAL),
         row("bulk submit, groups of 1,000", "bulk 1000", "raw", "raw SQLite, groups of 100", BULK_GOAL),
     ]
     if "pgqueuer" in samples:

@@ -331,6 +331,7 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str | None = None
     usage: Usage | None = None
     backend: str | None = None
+    worker: str | None = None
     attempts: int = 1
     timing: Timing = Timing(0.0, 0.0)
     raw: Any = None

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from inferq.events import Event
-from inferq.executor import Chunk
+from inferq.executor import Chunk, Usage
 from inferq.store import Counts, Filter, LoggedChunk, Page, Position
 from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_events, decode_result, marks, task_from
 from inferq.stores.sqlite.statements import SQL
@@ -24,11 +24,26 @@ def result(db: sqlite3.Connection, id: str) -> TaskResult | None:
 
 
 def attempts(db: sqlite3.Connection, id: str) -> list[AttemptRecord]:
-    rows = db.execute(SQL["attempts_by_id"], (id,)).fetchall()
-    return [
+    """The attempt that completed has no row of its own: the task and its result say everything about it."""
+    db.execute("BEGIN")
+    try:
+        rows = db.execute(SQL["attempts_by_id"], (id,)).fetchall()
+        last = db.execute(SQL["completion_by_id"], (id,)).fetchone()
+    finally:
+        db.execute("COMMIT")
+    found = [
         AttemptRecord(number, outcome, worker, started, ended, backend, code, error or "", came, went)
         for number, outcome, worker, started, ended, backend, code, error, came, went in rows
     ]
+    if last is not None:
+        number, started, ended, body = last
+        result = decode_result(body)
+        usage = result.usage or Usage()
+        worker = result.worker or ""
+        found.append(
+            AttemptRecord(number, "completed", worker, started, ended, result.backend, None, "", usage.input_tokens, usage.output_tokens)
+        )
+    return found
 
 
 def chunks(db: sqlite3.Connection, id: str, after: Position, limit: int) -> list[LoggedChunk]:

@@ -40,21 +40,72 @@ AddCall = tuple[Sequence[NewTask], Now, int | None]
 def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqError]:
     """Each call is kept whole or not at all; a refused one writes nothing."""
     replies: list[list[str] | InferqError] = []
-    tasks: list[Row] = []
-    payloads: list[Row] = []
+    arrivals = _Arrivals(tx)
     for new, now, limit in calls:
         try:
             known = _known_keys(tx, new)
             if limit is not None:
+                arrivals.settle()
                 _check_room(tx, _count_fresh(new, known), limit)
         except InferqError as error:
             replies.append(error)
             continue
-        replies.append([_add_one(tx, task, known, now, tasks, payloads) for task in new])
-    if tasks:
-        write_many(tx.execute, "add_task", tasks)
-        write_many(tx.execute, "add_payload", payloads)
+        replies.append([arrivals.take(task, known, now.wall) for task in new])
+    arrivals.settle()
+    if arrivals.tasks:
+        write_many(tx.execute, "add_task", arrivals.tasks)
+        write_many(tx.execute, "add_payload", arrivals.payloads)
     return replies
+
+
+class _Arrivals:
+    """New tasks of one group, counted by flow and state before the transaction is told."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tasks: list[Row] = []
+        self.payloads: list[Row] = []
+        self._tx = tx
+        self._entered: dict[int, list[int]] = {}
+        self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
+
+    def take(self, task: NewTask, known: dict[tuple[str, str], tuple[str, bytes]], wall: int) -> str:
+        tx, key, due = self._tx, task.key, task.due
+        if key is not None:
+            first = known.get((task.flow.tenant, key))
+            if first is not None:
+                return first[0]
+        seq = tx.seq = tx.seq + 1
+        flow = tx.flow_id(task.flow)
+        size = len(task.spec)
+        if due is not None and due > wall:
+            state, name = SCHEDULED, "scheduled"
+        else:
+            state, name, due = PENDING, "pending", None
+            entered = self._entered.get(flow)
+            if entered is None:
+                self._entered[flow] = [seq, 1]
+            else:
+                entered[1] += 1
+        count = self._counts[state]
+        count[0] += 1
+        count[1] += size
+        self.tasks.append((seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, wall, size))
+        self.payloads.append((seq, task.spec))
+        if key is not None:
+            tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
+            known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
+        tx.events.append(TaskSubmitted(0, wall, task.id, name, task.flow.lane, task.flow.priority, due))
+        return task.id
+
+    def settle(self) -> None:
+        """Tell the transaction what came since the last time."""
+        for flow, (first, count) in self._entered.items():
+            self._tx.enter(flow, first, count)
+        self._entered = {}
+        for state, (count, size) in self._counts.items():
+            if count:
+                self._tx.moved(None, state, count=count, size=size)
+        self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
 
 
 def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str], tuple[str, bytes]]:
@@ -83,40 +134,6 @@ def _check_room(tx: Transaction, count: int, limit: int) -> None:
     waiting = tx.count(State.PENDING) + tx.count(State.SCHEDULED)
     if waiting + count > limit:
         raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
-
-
-def _add_one(
-    tx: Transaction,
-    task: NewTask,
-    known: dict[tuple[str, str], tuple[str, bytes]],
-    now: Now,
-    tasks: list[Row],
-    payloads: list[Row],
-) -> str:
-    key = task.key
-    if key is not None:
-        first = known.get((task.flow.tenant, key))
-        if first is not None:
-            return first[0]
-    seq = tx.seq = tx.seq + 1
-    flow = tx.flow_id(task.flow)
-    due = task.due
-    delayed = due is not None and due > now.wall
-    size = len(task.spec)
-    if delayed:
-        state = SCHEDULED
-    else:
-        state, due = PENDING, None
-        tx.enter(flow, seq)
-    tasks.append((seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, now.wall, size))
-    payloads.append((seq, task.spec))
-    tx.tasks_delta[state] += 1
-    tx.bytes_delta[state] += size
-    if key is not None:
-        tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
-        known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
-    tx.events.append(TaskSubmitted(0, now.wall, task.id, "scheduled" if delayed else "pending", task.flow.lane, task.flow.priority, due))
-    return task.id
 
 
 # ── claim ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -258,41 +275,74 @@ def finish(tx: Transaction, calls: Sequence[FinishCall]) -> list[list[ClaimLost 
     replies: list[list[ClaimLost | None] | InferqError] = []
     done: list[Row] = []
     results: list[Row] = []
-    attempts: list[Row] = []
-    ended: set[tuple[int, int]] = set()
+    ended: set[int] = set()
+    before = after = 0
     for items, now in calls:
-        errors: list[ClaimLost | None] = []
-        for held, outcome in items:
+        errors: list[ClaimLost | None] = [None] * len(items)
+        replies.append(errors)
+        for place, (held, outcome) in enumerate(items):
             seq = held.task.seq
             error, size = standing(tx, held)
-            if error is None and (seq, held.token) in ended:
+            if error is None and seq in ended:
                 error = ClaimLost(f"attempt {held.attempt} of task {held.task.id} has already ended", reason="finished")
-            errors.append(error)
             if error is not None:
+                errors[place] = error
                 continue
-            body = b""
-            if outcome.kind == "completed":
-                try:
-                    body = encode(_result_of(held, outcome, now))
-                except (TypeError, ValueError, OverflowError, RecursionError) as wrong:
-                    outcome = Outcome.failed("internal", f"its answer cannot be kept as JSON: {wrong!r}", backend=outcome.backend)
-            ended.add((seq, held.token))
-            tx.forgotten.append((seq, held.attempt))
-            tx.dropped.add(seq)
-            attempts.append(_attempt_row(held, outcome, now))
-            if outcome.kind == "completed":
-                done.append((seq, now.wall, len(body)))
-                results.append((seq, body))
-                _completed(tx, held, size, len(body), now)
-            else:
-                _ended_otherwise(tx, held, outcome, size, now)
-        replies.append(errors)
+            ended.add(seq)
+            body, final = _kept(held, outcome, now) if outcome.kind == "completed" else (b"", outcome)
+            if final.kind != "completed":
+                _ended_otherwise(tx, held, final, size, now)
+                continue
+            done.append((seq, now.wall, len(body)))
+            results.append((seq, body))
+            before += size
+            after += size + len(body)
+            _completed(tx, held, now.wall)
     if done:
         write_many(tx.execute, "complete", done)
         write_many(tx.execute, "add_result", results)
-    if attempts:
-        write_many(tx.execute, "add_attempt", attempts)
+        tx.moved(RUNNING, None, count=len(done), size=before)
+        tx.moved(None, COMPLETED, count=len(done), size=after)
+    tx.dropped.update(ended)
     return replies
+
+
+def _kept(held: Claim, outcome: Outcome, now: Now) -> tuple[bytes, Outcome]:
+    """The result as it will be stored; an answer that JSON cannot hold makes the attempt a failure instead."""
+    try:
+        return encode(_result_of(held, outcome, now)), outcome
+    except (TypeError, ValueError, OverflowError, RecursionError) as wrong:
+        return b"", Outcome.failed("internal", f"its answer cannot be kept as JSON: {wrong!r}", backend=outcome.backend)
+
+
+def _result_of(held: Claim, outcome: Outcome, now: Now) -> TaskResult:
+    task = held.task
+    answer = outcome.answer or Answer()
+    started = task.started or now.wall
+    return TaskResult(
+        task.id,
+        answer.text,
+        answer.message,
+        answer.embeddings,
+        answer.data,
+        answer.finish_reason,
+        answer.model or task.spec.model or None,
+        answer.usage,
+        outcome.backend,
+        held.worker,
+        held.attempt,
+        Timing(max(0, started - task.created) / 1000, max(0, now.wall - started) / 1000),
+        answer.raw,
+    )
+
+
+def _completed(tx: Transaction, held: Claim, wall: int) -> None:
+    """What else a completion means. Its attempt record is derived from the result when somebody asks."""
+    task = held.task
+    started = task.started or wall
+    tx.forgotten.append((task.seq, held.attempt))
+    tx.streams.append(Grown(task.id))
+    tx.events.append(TaskCompleted(0, wall, task.id, held.attempt, max(0, started - task.created), max(0, wall - started)))
 
 
 def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
@@ -312,38 +362,11 @@ def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
     )
 
 
-def _result_of(held: Claim, outcome: Outcome, now: Now) -> TaskResult:
-    task = held.task
-    answer = outcome.answer or Answer()
-    started = task.started or now.wall
-    return TaskResult(
-        task_id=task.id,
-        text=answer.text,
-        message=answer.message,
-        embeddings=answer.embeddings,
-        data=answer.data,
-        finish_reason=answer.finish_reason,
-        model=answer.model or task.spec.model or None,
-        usage=answer.usage,
-        backend=outcome.backend,
-        attempts=held.attempt,
-        timing=Timing(max(0, started - task.created) / 1000, max(0, now.wall - started) / 1000),
-        raw=answer.raw,
-    )
-
-
-def _completed(tx: Transaction, held: Claim, size: int, added: int, now: Now) -> None:
-    task = held.task
-    started = task.started or now.wall
-    tx.moved(RUNNING, COMPLETED, size=size)
-    tx.bytes_delta[COMPLETED] += added
-    tx.streams.append(Grown(task.id))
-    tx.events.append(TaskCompleted(0, now.wall, task.id, held.attempt, max(0, started - task.created), max(0, now.wall - started)))
-
-
 def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, now: Now) -> None:
     task = held.task
     code, error = outcome.code, outcome.error[:2000] or None
+    tx.forgotten.append((task.seq, held.attempt))
+    tx.execute(SQL["add_attempt"], _attempt_row(held, outcome, now))
     if outcome.kind in ("failed", "cancelled"):
         state = FAILED if outcome.kind == "failed" else CANCELLED
         tx.execute(SQL["end"], (state, now.wall, code, error, 0, task.seq))

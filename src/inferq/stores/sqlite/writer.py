@@ -165,16 +165,21 @@ class Writer:
         return tx, replies
 
     def _begin(self) -> None:
-        """Take the write lock and see what others committed; if they took this instance for dead, go on under a new name."""
+        """Take the write lock and see what others committed."""
         self._db.execute("BEGIN IMMEDIATE")
-        if not self._refresh():
-            return
-        if self._db.execute(SQL["own_instance"], (self._number,)).fetchone() is None:
+        if self._refresh() and self._taken_for_dead():
             self._db.execute("COMMIT")
-            self._register()
-            self._news.append(Change(lost=True))
+            self._rise()
             self._db.execute("BEGIN IMMEDIATE")
             self._refresh()
+
+    def _taken_for_dead(self) -> bool:
+        return self._db.execute(SQL["own_instance"], (self._number,)).fetchone() is None
+
+    def _rise(self) -> None:
+        """Others took this instance's claims: tell that they are void, and go on under a new name."""
+        self._register()
+        self._news.append(Change(lost=True))
 
     def _ask(self, question: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
@@ -194,8 +199,12 @@ class Writer:
         try:
             if self._db.execute("PRAGMA data_version").fetchone()[0] == self._data_version:
                 return
-            self._begin()
+            # Only to look: the write lock is left to those who write.
+            self._db.execute("BEGIN")
+            dead = self._refresh() and self._taken_for_dead()
             self._db.execute("COMMIT")
+            if dead:
+                self._rise()
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
