@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
+from inferq.errors import StoreClosed
 from inferq.events import TERMINAL, Event
 from inferq.store import Change, Grown, LoggedChunk, Position, Store
 
@@ -130,7 +131,7 @@ class Hub:
 
         return stop
 
-    async def stream(self, task_id: str, after: Position) -> AsyncIterator[LoggedChunk]:
+    async def stream(self, task_id: str, after: Position) -> AsyncGenerator[LoggedChunk]:
         """The task's chunks after a place: first what is logged, then as they come, until its `end` record."""
         follower = Follower()
         followers = self._streams.setdefault(task_id, [])
@@ -158,12 +159,13 @@ class Hub:
                         if (grown.attempt, index) > (place.attempt, place.index):
                             place = Position(grown.attempt, index)
                             yield LoggedChunk(place, chunk)
+            raise StoreClosed("the queue was closed while its stream was followed; open it again and go on after the last position")
         finally:
             followers.remove(follower)
             if not followers:
                 self._streams.pop(task_id, None)
 
-    async def events(self, wanted: Callable[[str], bool], after: int | None) -> AsyncIterator[Event]:
+    async def events(self, wanted: Callable[[str], bool], after: int | None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on), from the log and then as they come."""
         follower = Follower()
         self._events.append(follower)
@@ -190,6 +192,7 @@ class Hub:
                     place = entry.position
                     if wanted(entry.type):
                         yield entry
+            raise StoreClosed("the queue was closed while its events were followed; open it again and go on after the last position")
         finally:
             self._events.remove(follower)
 

@@ -7,6 +7,7 @@ import builtins
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -496,16 +497,18 @@ class AsyncQueue:
                     yield logged
                 after = logged_chunks[-1].position
             return
-        async for logged in self._watch.stream(id, after):
-            yield logged
+        async with aclosing(self._watch.stream(id, after)) as chunks:
+            async for logged in chunks:
+                yield logged
 
     async def events(self, *types: str, after: int | None = None) -> AsyncIterator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
 
         `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
         """
-        async for event in self._watch.events(type_filter(types), after):
-            yield event
+        async with aclosing(self._watch.events(type_filter(types), after)) as found:
+            async for event in found:
+                yield event
 
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
         """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""

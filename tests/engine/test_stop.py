@@ -9,10 +9,11 @@ import signal
 from typing import Any
 
 import pytest
-from places import Gated
+from places import Does, Gated
 
 from inferq import AsyncQueue, ConfigError, State, WaitTimeout
 from inferq.errors import StoreClosed
+from inferq.executor import Call
 from inferq.testing import wait_until
 
 
@@ -180,3 +181,34 @@ async def test_a_start_that_failed_opened_nothing_and_fails_again() -> None:
             await queue.start()
     with pytest.raises(StoreClosed):
         await queue.stats()
+
+
+async def test_a_second_stop_leaves_behind_what_does_not_listen(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inferq.engine.worker._PATIENCE", 0.05)
+    free = asyncio.Event()
+
+    async def deaf(call: Call) -> str:
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+        return "done"
+
+    queue = await opened(Does(deaf))
+    handle = await queue.submit("does", "work")
+    await wait_until(lambda: _state(handle, State.RUNNING))
+    await asyncio.wait_for(queue.stop(0), 10)
+    assert (await handle.refresh()).state is State.RUNNING
+    free.set()
+
+
+async def _state(handle: Any, state: State) -> bool:
+    return (await handle.refresh()).state is state
+
+
+async def test_following_events_ends_with_an_error_when_the_queue_closes(opened: Any) -> None:
+    queue = await opened(Gated())
+    following = asyncio.ensure_future(anext(queue.events()))
+    await wait_until(lambda: bool(queue._watch._events))
+    await queue.close()
+    with pytest.raises(StoreClosed):
+        await following

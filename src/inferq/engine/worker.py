@@ -20,6 +20,8 @@ from inferq.task import Claim, Outcome
 
 log: Final = logging.getLogger("inferq.worker")
 
+_PATIENCE: Final = 5.0
+"""Seconds that an interrupted attempt may take to close its call before it is left behind."""
 _FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
 
 
@@ -150,7 +152,7 @@ class Worker:
         wants = plan(self._heads, pools, limit=room, now=now.wall, steps=self._steps)
         if not wants:
             return 0
-        # The slots are taken before the claim is asked for, so that nothing else can promise them meanwhile.
+        # Only one round runs at a time, so nothing else can promise these slots meanwhile.
         claims = await self._store.claim(wants, now)
         count = 0
         for want, mine in zip(wants, claims, strict=True):
@@ -227,7 +229,10 @@ class Worker:
         except TimeoutError:
             for attempt in tuple(self._running.values()):
                 attempt.interrupt("stopping")
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        if self._tasks:
+            _, deaf = await asyncio.wait(tuple(self._tasks), timeout=_PATIENCE)
+            if deaf:
+                # Their claims go back when this process ends: its lock or its lease gives them up.
+                log.error("worker.attempts_ignored_the_stop", extra={"attempts": len(deaf)})
         await self._reporter.drain()
         self._unlisten()
