@@ -66,14 +66,15 @@ def located(error: Exception) -> InvalidTask:
 def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str | None], Executor], *, max_bytes: int) -> NewTask:
     """Check everything and make it ready to be kept; nothing is stored when this raises (InvalidTask and its kinds)."""
     submission = submission_from(given)
-    if submission is given:
-        # It was built by hand, and structs do not check what they are built from.
-        _check_types(submission)
+    if not _is_plain(submission):
+        if submission is given:
+            # It was built by hand, and structs do not check what they are built from.
+            _check_types(submission)
+        _check_own_rules(submission)
     executor = executor_of(submission.executor, submission.backend)
     for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
         if value:
             check_json(value, name)
-    _check_own_rules(submission)
     spec = _encoded(submission)
     if len(spec) > max_bytes:
         raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
@@ -100,6 +101,36 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
         due=submission.scheduled_at,
         expires=min(start, end) if start is not None and end is not None else start if end is None else end,
         at_most_once=submission.at_most_once,
+    )
+
+
+def _is_plain(submission: Any) -> bool:
+    """Whether it is one of the many: right types, and nothing in the fields that need a closer look. Errs towards False."""
+    return (
+        type(submission.executor) is str
+        and type(submission.action) is str
+        and type(submission.model) is str
+        and submission.model.isprintable()
+        and type(submission.tenant) is str
+        and submission.tenant.isprintable()
+        and type(submission.priority) is int
+        and -_BIGGEST < submission.priority < _BIGGEST
+        and type(submission.payload) is dict
+        and type(submission.options) is dict
+        and type(submission.metadata) is dict
+        and submission.tags == []
+        and submission.backend is None
+        and submission.key is None
+        and submission.scheduled_at is None
+        and submission.start_deadline is None
+        and submission.deadline is None
+        and submission.timeout is None
+        and submission.idle_timeout is None
+        and submission.max_retries is None
+        and submission.estimate is None
+        and submission.size is None
+        and type(submission.stream) is bool
+        and type(submission.at_most_once) is bool
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from inferq.task import Head, Size
+from inferq.task import FlowKey, Head, Size
 
 Rung = tuple[str, int, Size]
 """(lane, priority, size class)"""
@@ -137,10 +137,13 @@ class Heads:
 
 
 class Want(msgspec.Struct, frozen=True):
-    """A wish to claim: up to `limit` tasks, tier after tier, inside a tier by sequence number. `pool` says for whose slots."""
+    """A wish to claim: up to `limit` tasks, tier after tier, inside a tier by sequence number. `pool` says for whose slots.
+
+    Flows are named by their number, or by their key where the number is not known yet (a flow without a task is passed over).
+    """
 
     pool: str
-    tiers: tuple[tuple[int, ...], ...]
+    tiers: tuple[tuple[int | FlowKey, ...], ...]
     limit: int
 
 

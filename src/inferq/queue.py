@@ -240,28 +240,30 @@ class AsyncQueue:
         """
         if at is not None and delay is not None:
             raise InvalidTask("expected at or delay, got both", field="at")
-        fields: dict[str, Any] = {
-            "executor": executor,
-            "action": action,
-            "model": model,
-            "payload": payload,
-            "options": options,
-            "priority": priority,
-            "backend": backend,
-            "tenant": tenant,
-            "key": key,
-            "tags": tags,
-            "metadata": metadata,
-            "scheduled_at": self._instant(at if at is not None else delay, "at" if at is not None else "delay"),
-            "timeout": _seconds(timeout, "timeout"),
-            "idle_timeout": _seconds(idle_timeout, "idle_timeout"),
-            "start_deadline": self._instant(start_deadline, "start_deadline"),
-            "deadline": self._instant(deadline, "deadline"),
-            "max_retries": max_retries,
-            "at_most_once": at_most_once,
-            "stream": stream,
-        }
-        given = {name: value for name, value in fields.items() if value is not None or name == "priority"}
+        given: dict[str, Any] = {"executor": executor, "action": action, "priority": priority, "stream": stream}
+        if payload is not None:
+            given["payload"] = payload
+        if model != "":
+            given["model"] = model
+        if tenant != "":
+            given["tenant"] = tenant
+        if tags != ():
+            given["tags"] = tags
+        if at_most_once is not False:
+            given["at_most_once"] = at_most_once
+        rare: tuple[tuple[str, Any], ...] = (
+            ("options", options),
+            ("backend", backend),
+            ("key", key),
+            ("metadata", metadata),
+            ("scheduled_at", self._instant(at, "at") if at is not None else self._instant(delay, "delay")),
+            ("timeout", _seconds(timeout, "timeout")),
+            ("idle_timeout", _seconds(idle_timeout, "idle_timeout")),
+            ("start_deadline", self._instant(start_deadline, "start_deadline")),
+            ("deadline", self._instant(deadline, "deadline")),
+            ("max_retries", max_retries),
+        )
+        given |= {name: value for name, value in rare if value is not None}
         task = admit(given, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
         return (await self._keep([task]))[0]
 
@@ -279,7 +281,10 @@ class AsyncQueue:
         return await self._keep(tasks)
 
     async def _keep(self, tasks: builtins.list[NewTask]) -> builtins.list[AsyncHandle]:
-        ids = await self.store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
+        store = self.store
+        if self._engine is not None:
+            self._engine.worker.expect(tasks)
+        ids = await store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
         return [AsyncHandle(self, id) for id in ids]
 
     async def chat(

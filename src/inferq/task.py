@@ -376,6 +376,6 @@ def new_id() -> str:
         if stamp <= _last:
             stamp = _last + 1
         _last = stamp
-        tail = f"{_random.getrandbits(62) | 0x8000_0000_0000_0000:016x}"
-    head = f"{stamp >> 12:012x}"
-    return f"{head[:8]}-{head[8:]}-7{stamp & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
+        tail = _random.getrandbits(62)
+    text = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{tail | 0x8000_0000_0000_0000:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

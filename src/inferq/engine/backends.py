@@ -121,12 +121,13 @@ class Backends:
             if lane in paused:
                 continue
             for backend in self.serving(lane):
-                if backend.is_open(lane, now) and self._free(backend, room) > 0:
+                if backend.is_open(lane, now) and self.free(backend, room) > 0:
                     lanes.setdefault(backend.name, []).append(lane)
-        return [Pool(name, found, self._free(self._by_name[name], room)) for name, found in lanes.items()]
+        return [Pool(name, found, self.free(self._by_name[name], room)) for name, found in lanes.items()]
 
     @staticmethod
-    def _free(backend: Backend, room: int) -> int:
+    def free(backend: Backend, room: int) -> int:
+        """Its free slots, at most `room`."""
         return room if backend.slots is None else min(room, backend.slots - backend.busy)
 
     def next_opening(self, now: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from inferq.engine.backends import Backends
 from inferq.engine.reporter import Reporter
 from inferq.errors import StoreClosed, StoreError
 from inferq.events import TaskCancelled
-from inferq.policy import DEFAULT_STEPS, Heads, Step, plan
+from inferq.policy import DEFAULT_STEPS, Heads, Step, Want, plan
 from inferq.store import Change, Store
-from inferq.task import Claim, Outcome
+from inferq.task import Claim, FlowKey, NewTask, Outcome
 
 log: Final = logging.getLogger("inferq.worker")
 
@@ -62,6 +63,7 @@ class Worker:
         self._fallback: asyncio.TimerHandle | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._again = False
+        self._expected: list[FlowKey] = []
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._unlisten = store.listen(self._hear)
@@ -119,14 +121,41 @@ class Worker:
         if self._busy < self._slots and len(self._heads):
             self._pumping = self._loop.create_task(self._pump())
 
+    def expect(self, tasks: Sequence[NewTask]) -> None:
+        """These are about to be added: where nobody waits and slots are free, ask for their claim in the same commit.
+
+        It saves an idle queue one commit between submit and start. The claim is an ordinary one, and empty if the add is refused.
+        """
+        if self._stopping or len(self._heads) or self._busy >= self._slots or (self._pumping is not None and not self._expected):
+            return
+        # A task made now runs its first step before what is added after it is sent to the store: both share a commit.
+        self._expected += [task.flow for task in tasks[: self._slots] if task.due is None]
+        if self._expected and self._pumping is None:
+            self._pumping = self._loop.create_task(self._pump(expecting=True))
+
+    def _expected_wants(self) -> list[Want]:
+        expected, self._expected = self._expected, []
+        now, room, wants = self._loop.time(), min(self._slots - self._busy, self._batch), list[Want]()
+        flows = sorted(set(expected), key=lambda flow: -flow.priority)
+        for backend in self._backends:
+            mine = [flow for flow in flows if backend.serves(flow.lane) and backend.is_open(flow.lane, now)]
+            free = self._backends.free(backend, room)
+            if mine and free > 0:
+                tiers = [tuple(group) for _, group in itertools.groupby(mine, key=lambda flow: flow.priority)]
+                wants.append(Want(backend.name, tuple(tiers), free))
+                room -= free
+        return wants
+
     def _tick(self) -> None:
         """The fallback poll: work that nothing woke us for."""
         self.wake()
         if not self._stopping:
             self._fallback = self._loop.call_later(self._poll, self._tick)
 
-    async def _pump(self) -> None:
+    async def _pump(self, *, expecting: bool = False) -> None:
         try:
+            if expecting and not len(self._heads) and (wants := self._expected_wants()):
+                await self._claim(wants)
             while not self._stopping:
                 self._again = False
                 claimed = await self._claim_round()
@@ -140,6 +169,7 @@ class Worker:
             # The fallback poll tries again: a worker must not fall silent.
             log.exception("worker.pump_failed")
         finally:
+            self._expected.clear()
             self._pumping = None
         self._wake_at_next_opening()
 
@@ -152,7 +182,11 @@ class Worker:
         wants = plan(self._heads, pools, limit=room, now=now.wall, steps=self._steps)
         if not wants:
             return 0
+        return await self._claim(wants)
+
+    async def _claim(self, wants: Sequence[Want]) -> int:
         # Only one round runs at a time, so nothing else can promise these slots meanwhile.
+        now = self._clock.read()
         claims = await self._store.claim(wants, now)
         count = 0
         for want, mine in zip(wants, claims, strict=True):

@@ -77,12 +77,12 @@ class Child:
         self._process.stdin.write(text.encode() + b"\n")
         self._process.stdin.flush()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def terminate(self) -> None:
         """SIGTERM, and return once it has been delivered, so that the next one is a second one."""
-        self.signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
         until = time.monotonic() + 10
         while self._pending(signal.SIGTERM) and time.monotonic() < until:
             os.sched_yield()
@@ -98,14 +98,14 @@ class Child:
     def freeze(self, place: Place) -> None:
         """SIGSTOP outside a commit: a process that is stopped while it holds SQLite's write lock holds up everybody, lease or not."""
         for _ in range(100):
-            self.signal(signal.SIGSTOP)
+            self.send(signal.SIGSTOP)
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
             db = sqlite3.connect(place.path, timeout=0.05, isolation_level=None)
             try:
                 db.execute("BEGIN IMMEDIATE")
                 db.execute("ROLLBACK")
             except sqlite3.OperationalError:
-                self.signal(signal.SIGCONT)
+                self.send(signal.SIGCONT)
                 continue
             finally:
                 db.close()
@@ -113,7 +113,7 @@ class Child:
         raise AssertionError(f"{self.program} was in a commit each time it was stopped")
 
     def thaw(self) -> None:
-        self.signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone. Idempotent."""

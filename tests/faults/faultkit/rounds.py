@@ -134,7 +134,7 @@ class Campaign:
         except AssertionError:
             return
         for role in ("worker-a", "worker-b"):
-            self._children[role].signal(signal.SIGTERM)
+            self._children[role].send(signal.SIGTERM)
         for role in ("worker-a", "worker-b"):
             await _ended(self._children[role], 0)
 

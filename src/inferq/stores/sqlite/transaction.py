@@ -85,8 +85,11 @@ class Transaction:
             mine = self.flows[number] = Flow(known.id, known.key, known.head, known.length)
         return mine
 
-    def peek(self, number: int) -> Flow | None:
-        """The flow, only to look at."""
+    def peek(self, named: int | FlowKey) -> Flow | None:
+        """The flow of that number or key, only to look at; None while it does not exist."""
+        number = named if isinstance(named, int) else self.known.ids.get(named) or self.new_ids.get(named)
+        if number is None:
+            return None
         return self.flows.get(number) or self.known.flows.get(number)
 
     def enter(self, number: int, seq: int, count: int = 1) -> None:

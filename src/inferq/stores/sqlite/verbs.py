@@ -165,14 +165,16 @@ def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
     return claims
 
 
-def _pop_tier(tx: Transaction, tier: Sequence[int], limit: int, stamp: Row, paused: frozenset[str]) -> list[tuple[FlowKey, Popped]]:
+def _pop_tier(
+    tx: Transaction, tier: Sequence[int | FlowKey], limit: int, stamp: Row, paused: frozenset[str]
+) -> list[tuple[FlowKey, Popped]]:
     """The first tasks over these flows by sequence number: a merge of flows by their heads."""
     heap: list[tuple[int, int]] = []
     if "*" not in paused:
-        for number in tier:
-            flow = tx.peek(number)
+        for named in tier:
+            flow = tx.peek(named)
             if flow is not None and flow.head is not None and flow.key.lane not in paused:
-                heap.append((flow.head, number))
+                heap.append((flow.head, flow.id))
     heapq.heapify(heap)
     taken: list[tuple[FlowKey, Popped]] = []
     while heap and len(taken) < limit:
