@@ -61,16 +61,16 @@ def decide(
     text = str(error)
     match error:
         case RetryLater():
-            at = now + round(patience(attempt, error.after, policy, rng) * 1000)
-            return Outcome.released(at=at, code=error.failure, error=text, backend=backend)
+            delay = round(patience(attempt, error.after, policy, rng) * 1000)
+            return Outcome.released(at=now + delay, delay=delay, code=error.failure, error=text, backend=backend)
         case Unavailable() if at_most_once and error.sent:
             return Outcome.failed("lost", f"{text} (sent, then lost; at_most_once forbids another attempt)", backend=backend)
         case Unavailable():
             allowed = policy.max_retries if max_retries is None else max_retries
             if failures >= allowed:
                 return Outcome.failed(error.failure, text, backend=backend)
-            at = now + round(backoff(failures + 1, policy, rng) * 1000)
-            return Outcome.retry(at, code=error.failure, error=text, backend=backend)
+            delay = round(backoff(failures + 1, policy, rng) * 1000)
+            return Outcome.retry(now + delay, delay=delay, code=error.failure, error=text, backend=backend)
         case Reject():
             return Outcome.failed(error.failure, text, backend=backend)
         case _:

@@ -261,7 +261,10 @@ OutcomeKind = Literal["completed", "retry", "failed", "cancelled", "released"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an attempt ended. Made by its constructors only, so that no illegal combination exists. `at` is Unix milliseconds."""
+    """How an attempt ended. Made by its constructors only, so that no illegal combination exists.
+
+    `at` is Unix milliseconds; `delay` the same in milliseconds from the moment it is written, which a stepping clock cannot bend.
+    """
 
     kind: OutcomeKind
     answer: Answer | None = None
@@ -270,6 +273,7 @@ class Outcome(msgspec.Struct, frozen=True):
     at: int | None = None
     backend: str | None = None
     usage: Usage | None = None
+    delay: int | None = None
 
     @classmethod
     def completed(cls, answer: Answer, *, backend: str | None = None) -> Outcome:
@@ -277,9 +281,9 @@ class Outcome(msgspec.Struct, frozen=True):
         return cls("completed", answer=answer, backend=backend, usage=answer.usage)
 
     @classmethod
-    def retry(cls, at: int, *, code: FailureCode, error: str, backend: str | None = None) -> Outcome:
-        """It failed, burnt a retry and will be tried again at `at`."""
-        return cls("retry", code=code, error=error, at=at, backend=backend)
+    def retry(cls, at: int, *, code: FailureCode, error: str, backend: str | None = None, delay: int | None = None) -> Outcome:
+        """It failed, burnt a retry and will be tried again at `at`, or after `delay` where that is given."""
+        return cls("retry", code=code, error=error, at=at, backend=backend, delay=delay)
 
     @classmethod
     def failed(cls, code: FailureCode, error: str, *, backend: str | None = None) -> Outcome:
@@ -292,9 +296,17 @@ class Outcome(msgspec.Struct, frozen=True):
         return cls("cancelled", error=reason)
 
     @classmethod
-    def released(cls, *, at: int | None = None, code: FailureCode | None = None, error: str = "", backend: str | None = None) -> Outcome:
-        """It hands the work back unburnt: at once, or (a full backend's hint) not before `at`."""
-        return cls("released", at=at, code=code, error=error, backend=backend)
+    def released(
+        cls,
+        *,
+        at: int | None = None,
+        code: FailureCode | None = None,
+        error: str = "",
+        backend: str | None = None,
+        delay: int | None = None,
+    ) -> Outcome:
+        """It hands the work back unburnt: at once, or (a full backend's hint) not before `at` or `delay`."""
+        return cls("released", at=at, code=code, error=error, backend=backend, delay=delay)
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, gc=False):

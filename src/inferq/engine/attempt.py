@@ -44,6 +44,7 @@ class Attempt:
     """Runs a claim on a backend. `emit` takes each chunk to the log; `interrupt` stops it from outside."""
 
     __slots__ = (
+        "_begun",
         "_clock",
         "_deadline",
         "_emit",
@@ -80,6 +81,7 @@ class Attempt:
         """The task that runs this attempt; set by who creates it."""
         self._stop: Stop | None = None
         self._heard: float | None = None
+        self._begun = False
         self._deadline: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
 
@@ -163,6 +165,7 @@ class Attempt:
         )
 
     async def _stream(self, executor: Executor, call: Call) -> Answer:
+        self._begun = True
         made: Any = executor.run(call)
         if isinstance(made, Awaitable):
             value = await made
@@ -237,6 +240,9 @@ class Attempt:
             case "idle":
                 limit = self._idle_timeout()
                 return self._decide(Unavailable(f"no chunk for the idle timeout of {limit:g} s", failure="timeout"))
+            case "stopping" if spec.at_most_once and self._begun:
+                error = "the worker stopped while it ran; at_most_once forbids another attempt"
+                return Outcome.failed("lost", error, backend=self.backend.name)
             case "stopping":
                 return Outcome.released(error="the worker stopped", backend=self.backend.name)
             case _:

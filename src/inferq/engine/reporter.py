@@ -34,6 +34,7 @@ class Reporter:
         self._working: asyncio.Task[None] | None = None
         self._last_append = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._given_up = False
 
     def emit(self, claim: Claim, chunk: Chunk) -> None:
         """A chunk of a running attempt."""
@@ -48,7 +49,7 @@ class Reporter:
 
     def end(self, claim: Claim, outcome: Outcome | None) -> None:
         """An attempt ended; None: its claim is void, forget it and its chunks."""
-        if outcome is None:
+        if outcome is None or self._given_up:
             self._chunks.pop(_place(claim), None)
             return
         self._ended.append((claim, outcome))
@@ -61,6 +62,16 @@ class Reporter:
             self._start()
             if self._working is not None:
                 await asyncio.wait([self._working])
+
+    def give_up(self) -> None:
+        """Forget what could not be written, for good; for a process that must end."""
+        self._given_up = True
+        self._chunks.clear()
+        self._ended.clear()
+        if self._working is not None:
+            self._working.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _start(self) -> None:
         if self._timer is not None:

@@ -45,7 +45,9 @@ class Upkeep:
         self._keep = keep
         self._chunk_age = chunk_age
         self._event_age = event_age
-        self._offset: int | None = None
+        self._offset = self._read_offset()
+        self._stepped = True
+        """Whether the wall clock may have gone back since the last staging; nobody knows what it did before this start."""
         self._due_changed = asyncio.Event()
         self._next_due: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -54,7 +56,7 @@ class Upkeep:
     async def start(self) -> None:
         """Take back what dead processes held, then go on in the background."""
         await self._rescue()
-        await self._stage(stepped=True)
+        await self._stage()
         self._tasks = [
             asyncio.create_task(self._stage_when_due(), name="inferq-stage"),
             asyncio.create_task(self._every(self._rescue_interval, self._rescue), name="inferq-rescue"),
@@ -70,40 +72,62 @@ class Upkeep:
 
     def _hear(self, change: Change) -> None:
         for event in change.events:
-            if isinstance(event, _DELAYING) and event.due and event.due < (self._next_due or 1 << 62):
-                self._next_due = event.due
+            if not isinstance(event, _DELAYING) or not event.due:
+                continue
+            self._notice_step()
+            if event.at > self._clock.read().wall + _STEP_MS:
+                # Written by a clock that stood ahead of ours.
+                self._stepped = True
+            if self._stepped or event.due < (self._next_due or 1 << 62):
+                self._next_due = min(event.due, self._next_due or event.due)
                 self._due_changed.set()
 
     async def _stage_when_due(self) -> None:
         while True:
             self._due_changed.clear()
-            wait = 1.0
-            if self._next_due is not None:
-                wait = min(wait, max(0.0, (self._next_due - self._clock.read().wall) / 1000))
-            try:
-                async with asyncio.timeout(wait):
-                    await self._due_changed.wait()
+            self._notice_step()
+            if not self._stepped and await self._wait_for_due():
                 continue
-            except TimeoutError:
-                pass
             try:
-                await self._stage(stepped=self._clock_stepped())
+                await self._stage()
             except StoreClosed:
                 return
             except StoreError as error:
                 log.warning("upkeep.stage_failed", extra={"error": str(error)})
                 await asyncio.sleep(1.0)
 
-    async def _stage(self, *, stepped: bool) -> None:
+    async def _wait_for_due(self) -> bool:
+        """Until the next task is due, or a second has passed; True if what is due next has changed meanwhile."""
+        wait = 1.0
+        if self._next_due is not None:
+            wait = min(wait, max(0.0, (self._next_due - self._clock.read().wall) / 1000))
+        try:
+            async with asyncio.timeout(wait):
+                await self._due_changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _stage(self) -> None:
         """What becomes due while the store answers is heard meanwhile: the earlier of both counts."""
+        self._notice_step()
+        stepped, self._stepped = self._stepped, False
         self._next_due = None
-        due = await self._store.stage(self._clock.read(), limit=_LIMIT, stepped=stepped)
+        try:
+            due = await self._store.stage(self._clock.read(), limit=_LIMIT, stepped=stepped)
+        except BaseException:
+            self._stepped = stepped or self._stepped
+            raise
         self._next_due = min((time for time in (due, self._next_due) if time is not None), default=None)
 
-    def _clock_stepped(self) -> bool:
+    def _notice_step(self) -> None:
+        before, self._offset = self._offset, self._read_offset()
+        if abs(self._offset - before) > _STEP_MS:
+            self._stepped = True
+
+    def _read_offset(self) -> int:
         now = self._clock.read()
-        offset, self._offset = self._offset, now.wall - now.mono
-        return offset is not None and abs(self._offset - offset) > _STEP_MS
+        return now.wall - now.mono
 
     async def _every(self, interval: float, duty: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(self._rng.uniform(0.0, min(interval, 30.0)))

@@ -241,8 +241,8 @@ class Worker:
                 del self._running[claim.task.id]
             if not self._running:
                 self._quiet.set()
-            if outcome is not None and outcome.kind == "released" and outcome.code in _FULL_GATE and outcome.at is not None:
-                backend.shut(claim.task.flow.lane, self._loop.time() + (outcome.at - self._clock.read().wall) / 1000)
+            if outcome is not None and outcome.kind == "released" and outcome.code in _FULL_GATE and outcome.delay is not None:
+                backend.shut(claim.task.flow.lane, self._loop.time() + outcome.delay / 1000)
             self._reporter.end(claim, outcome)
             self.wake()
 
@@ -268,5 +268,11 @@ class Worker:
             if deaf:
                 # Their claims go back when this process ends: its lock or its lease gives them up.
                 log.error("worker.attempts_ignored_the_stop", extra={"attempts": len(deaf)})
-        await self._reporter.drain()
+        try:
+            async with asyncio.timeout(max(grace, _PATIENCE)):
+                await self._reporter.drain()
+        except TimeoutError:
+            # The store takes nothing (a full disk). What it was not told is made again by those who take the claims back.
+            log.warning("worker.outcomes_not_written")
+            self._reporter.give_up()
         self._unlisten()

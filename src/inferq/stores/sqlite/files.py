@@ -205,6 +205,11 @@ _SOUND: Final = (
         "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN payload AS p ON p.seq = t.seq WHERE p.seq IS NULL",
     ),
     (
+        "submission that is not JSON",
+        """SELECT t.seq, t.id, 'otherwise' FROM task AS t JOIN payload AS p ON p.seq = t.seq
+        WHERE NOT json_valid(CAST(p.spec AS TEXT))""",
+    ),
+    (
         "completed task without result",
         "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN result AS r ON r.seq = t.seq WHERE t.state = 3 AND r.seq IS NULL",
     ),
@@ -217,7 +222,8 @@ _SOUND: Final = (
 
 def problems(db: sqlite3.Connection) -> list[str]:
     """SQLite's own check of the pages, then ours of what must agree; one line each."""
-    found = [f"pages: {line}" for (line,) in db.execute("PRAGMA quick_check(20)") if line != "ok"]
+    lines = [line for (text,) in db.execute("PRAGMA quick_check(20)") for line in text.splitlines()]
+    found = [f"pages: {line}" for line in lines if line != "ok"]
     if found:
         return found
     db.execute("BEGIN")

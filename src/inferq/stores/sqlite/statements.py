@@ -41,6 +41,15 @@ def write_many(execute: Callable[[str, Sequence[Any]], Any], name: str, rows: Se
             left -= size
 
 
+def within(name: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """A statement whose only `IN (?)` stands for many values, and the values padded to its next size: few texts, all cached."""
+    size = next((size for size in (4, 16, 64, 256) if size >= len(values)), len(values))
+    made = _many.get((name, size))
+    if made is None:
+        made = _many[name, size] = SQL[name].replace("IN (?)", f"IN ({', '.join('?' * size)})")
+    return made, [*values, *([values[-1]] * (size - len(values)))]
+
+
 def _statement(name: str, size: int) -> str:
     made = _many.get((name, size))
     if made is None:

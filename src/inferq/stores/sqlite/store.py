@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from inferq.clock import Clock, Now, SystemClock
-from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreError, WrongState
+from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreDamaged, StoreError, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
@@ -186,6 +188,8 @@ class SQLiteStore:
             return question(db)
         except sqlite3.Error as error:
             raise files.named(error, self._path) from error
+        except msgspec.DecodeError as error:
+            raise StoreDamaged(f"what {self._path} holds cannot be read ({error}); see `inferq db check`, or restore a backup") from error
         except UnicodeEncodeError as error:
             raise StoreError(f"expected text that UTF-8 can hold, got {error.object!r}") from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from inferq.events import Event
 from inferq.store import Grown
 from inferq.stores.sqlite.rows import NUMBERS, Row, encode
-from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.task import FlowKey, Head, State
 
 
@@ -136,7 +136,7 @@ class Transaction:
         known = self.known
         if self.flows:
             version = self.meta["version"] = known.version + 1
-            self.executemany(SQL["save_flow"], [(f.head, f.length, version, f.id) for f in self.flows.values()])
+            write_many(self.execute, "save_flow", [(f.id, f.head, f.length, version) for f in self.flows.values()])
         if self.seq != known.seq:
             self.meta["seq"] = self.seq
         deltas = [(t, b, s) for s, (t, b) in enumerate(zip(self.tasks_delta, self.bytes_delta, strict=True)) if t or b]

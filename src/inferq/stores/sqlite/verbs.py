@@ -25,7 +25,7 @@ from inferq.stores.sqlite.rows import (
     Row,
     encode,
 )
-from inferq.stores.sqlite.statements import SQL, write_many
+from inferq.stores.sqlite.statements import SQL, within, write_many
 from inferq.stores.sqlite.transaction import Transaction
 from inferq.task import Claim, FlowKey, NewTask, Outcome, State, Submission, Task, TaskResult, Timing
 
@@ -149,6 +149,10 @@ Popped = tuple[int, str, int, int, int, int, int, int, Submission]
 """(seq, id, estimate, attempt before, failures, lost, created, bytes, submission)"""
 
 _decode_popped = msgspec.json.Decoder(list[Popped]).decode
+_decode_heads = msgspec.json.Decoder(list[tuple[int, str, int, int, int, int, int, int, Submission, int | None]]).decode
+_MANY = 4
+"""Flows in a tier from which on it may pay to take heads instead of ranges."""
+_AT_ONCE = 256
 
 
 def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
@@ -177,27 +181,79 @@ def _pop_tier(
                 heap.append((flow.head, flow.id))
     heapq.heapify(heap)
     taken: list[tuple[FlowKey, Popped]] = []
+    singly = len(heap) > _MANY
     while heap and len(taken) < limit:
-        _, number = heapq.heappop(heap)
-        before = heap[0][0] if heap else _END
-        tasks = _claimable(tx, number, before, limit - len(taken))
+        room = limit - len(taken)
+        got = _pop_heads(tx, heap, room, stamp) if singly else _pop_range(tx, heap, room, stamp)
+        taken += got
+        # Many flows that take turns are served by their heads; where one flow runs ahead of the others, by a range of it.
+        singly = len(heap) > _MANY and (len(got) * 4 >= min(room, len(heap)) if singly else len(got) == 1)
+    return taken
+
+
+def _pop_range(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: Row) -> list[tuple[FlowKey, Popped]]:
+    """The first flow's tasks that stand before the next flow's head."""
+    _, number = heapq.heappop(heap)
+    before = heap[0][0] if heap else _END
+    tasks = _claimable(tx, number, before, limit)
+    if tasks:
         tx.execute(SQL["claim"], (*stamp, number, tasks[-1][0]))
         tx.moved(PENDING, RUNNING, count=len(tasks), size=sum(task[7] for task in tasks))
         tx.leave(number, len(tasks))
+    else:
+        _end_unreadable(tx, number, wall=stamp[2])
+    flow = tx.flow(number)
+    if flow.head is not None:
+        heapq.heappush(heap, (flow.head, number))
+    return [(flow.key, task) for task in tasks]
+
+
+def _end_unreadable(tx: Transaction, number: int, *, wall: int) -> None:
+    """A task whose submission is damaged fails, so that it does not hold up those behind it."""
+    seq = tx.flow(number).head
+    id, attempt, size = tx.execute("SELECT id, attempt, bytes FROM task WHERE seq = ?", (seq,)).fetchone()
+    error = "its submission cannot be read: the store is damaged, see `inferq db check`"
+    tx.execute(SQL["end"], (FAILED, wall, "internal", error, 0, seq))
+    tx.moved(PENDING, FAILED, size=size)
+    tx.leave(number)
+    tx.streams.append(Grown(id))
+    tx.events.append(TaskFailed(0, wall, id, attempt, "internal", error))
+
+
+def _pop_heads(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: Row) -> list[tuple[FlowKey, Popped]]:
+    """The first flows' heads in one statement, as far as no flow's second task stands before another's first."""
+    asked = [seq for seq, _ in heapq.nsmallest(min(limit, _AT_ONCE), heap)]
+    try:
+        text = tx.execute(*within("claimable_heads", asked)).fetchone()[0]
+        found = {row[0]: row for row in _decode_heads(f"[{text}]")}
+    except (sqlite3.DataError, msgspec.DecodeError):
+        # Together longer than SQLite's longest text, or one of them cannot be read: flow by flow.
+        return _pop_range(tx, heap, 1, stamp)
+    taken: list[tuple[FlowKey, Popped]] = []
+    while heap and heap[0][0] in found:
+        seq, number = heapq.heappop(heap)
+        row = found[seq]
+        task: Popped = row[:9]
+        following = row[9]
         flow = tx.flow(number)
-        taken += [(flow.key, task) for task in tasks]
-        if flow.head is not None:
-            heapq.heappush(heap, (flow.head, number))
+        flow.head, flow.length = following, flow.length - 1
+        if following is not None:
+            heapq.heappush(heap, (following, number))
+        taken.append((flow.key, task))
+    statement, seqs = within("claim_heads", [task[0] for _, task in taken])
+    tx.execute(statement, (*stamp, *seqs))
+    tx.moved(PENDING, RUNNING, count=len(taken), size=sum(task[7] for _, task in taken))
     return taken
 
 
 def _claimable(tx: Transaction, number: int, before: int, limit: int) -> list[Popped]:
+    """The first tasks of a flow; empty if its head cannot be read."""
     try:
         text = tx.execute(SQL["claimable"], (number, before, limit)).fetchone()[0]
-    except sqlite3.DataError:
-        # Together longer than SQLite's longest text (10^9 bytes): one task always fits, see MAX_PAYLOAD_BOUND.
-        text = tx.execute(SQL["claimable"], (number, before, 1)).fetchone()[0]
-    tasks = _decode_popped(f"[{text}]")
+        tasks = _decode_popped(f"[{text}]")
+    except (sqlite3.DataError, msgspec.DecodeError):
+        # Together longer than SQLite's longest text (10^9 bytes), or one of them cannot be read: one by one.
+        return _claimable(tx, number, before, 1) if limit > 1 else []
     tasks.sort(key=_seq)
     return tasks
 
@@ -379,7 +435,8 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         else:
             tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error))
         return
-    at = outcome.at if outcome.at is not None and outcome.at > now.wall else None
+    at = outcome.at if outcome.delay is None else now.wall + outcome.delay
+    at = at if at is not None and at > now.wall else None
     burnt = 1 if outcome.kind == "retry" else 0
     if at is None:
         tx.execute(SQL["wait"], (PENDING, None, None, burnt, 0, code, error, task.seq))
