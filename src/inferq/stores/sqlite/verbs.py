@@ -225,7 +225,7 @@ def _pop_heads(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: 
     asked = [seq for seq, _ in heapq.nsmallest(min(limit, _AT_ONCE), heap)]
     try:
         text = tx.execute(*within("claimable_heads", asked)).fetchone()[0]
-        found = {row[0]: row for row in _decode_heads(f"[{text}]")}
+        found = {row[0]: row for row in _decode_heads(b"[%b]" % text)}
     except (sqlite3.DataError, msgspec.DecodeError):
         # Together longer than SQLite's longest text, or one of them cannot be read: flow by flow.
         return _pop_range(tx, heap, 1, stamp)
@@ -250,7 +250,7 @@ def _claimable(tx: Transaction, number: int, before: int, limit: int) -> list[Po
     """The first tasks of a flow; empty if its head cannot be read."""
     try:
         text = tx.execute(SQL["claimable"], (number, before, limit)).fetchone()[0]
-        tasks = _decode_popped(f"[{text}]")
+        tasks = _decode_popped(b"[%b]" % text)
     except (sqlite3.DataError, msgspec.DecodeError):
         # Together longer than SQLite's longest text (10^9 bytes), or one of them cannot be read: one by one.
         return _claimable(tx, number, before, 1) if limit > 1 else []
