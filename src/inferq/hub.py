@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
-from inferq.errors import StoreClosed
+from inferq.errors import StoreClosed, TaskNotFound
 from inferq.events import TERMINAL, Event
 from inferq.store import Change, Grown, LoggedChunk, Position, Store
 
@@ -132,12 +132,19 @@ class Hub:
         return stop
 
     async def stream(self, task_id: str, after: Position) -> AsyncGenerator[LoggedChunk]:
-        """The task's chunks after a place: first what is logged, then as they come, until its `end` record."""
+        """The task's chunks after a place: first what is logged, then as they come, until its `end` record.
+
+        Raises TaskNotFound, and StoreClosed when the queue closes before the end.
+        """
         follower = Follower()
         followers = self._streams.setdefault(task_id, [])
         followers.append(follower)
         place = after
         try:
+            task = await self._store.get(task_id)
+            if task is None:
+                raise TaskNotFound(f"expected the id of a task, got {task_id!r}: no task has it (it may have been pruned)")
+            ended = task.state.is_final
             follower.look()
             while not self._closed:
                 await follower.wait()
@@ -149,15 +156,20 @@ class Hub:
                             yield entry
                             if entry.chunk.kind == "end":
                                 return
+                    if ended:
+                        return
                 while follower.entries and not follower.behind:
                     grown = follower.entries.popleft()
                     assert isinstance(grown, Grown)  # noqa: S101 - narrows the type
+                    attempt, last = place.attempt, place.index
                     if not _continues(grown, place):
                         follower.look()
                         break
+                    if grown.attempt != attempt:
+                        attempt, last = grown.attempt, 0
                     for index, chunk in enumerate(grown.chunks or (), grown.first):
-                        if (grown.attempt, index) > (place.attempt, place.index):
-                            place = Position(grown.attempt, index)
+                        if index > last:
+                            place = Position(attempt, index)
                             yield LoggedChunk(place, chunk)
             raise StoreClosed("the queue was closed while its stream was followed; open it again and go on after the last position")
         finally:

@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -494,17 +494,9 @@ class AsyncQueue:
             attempts=task.attempt,
         )
 
-    async def stream(self, id: str, after: Position = Position()) -> AsyncIterator[LoggedChunk]:
+    def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
         """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
-        if (await self.get(id)).state.is_final:
-            while logged_chunks := await self.store.chunks(id, after=after):
-                for logged in logged_chunks:
-                    yield logged
-                after = logged_chunks[-1].position
-            return
-        async with aclosing(self._watch.stream(id, after)) as chunks:
-            async for logged in chunks:
-                yield logged
+        return self._watch.stream(id, after)
 
     async def events(self, *types: str, after: int | None = None) -> AsyncIterator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.

@@ -67,7 +67,7 @@ class Attempt:
         rules: Rules,
         clock: Clock,
         rng: random.Random,
-        emit: Callable[[Claim, Chunk], None],
+        emit: Callable[[Chunk], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.claim = claim
@@ -181,7 +181,7 @@ class Attempt:
                 if isinstance(item, Chunk) and answer is None and item.kind not in _OURS:
                     self._hear()
                     if keep:
-                        self._emit(self.claim, _sound(item, executor))
+                        self._emit(_sound(item, executor))
                 elif isinstance(item, Answer) and answer is None:
                     answer = item
                 else:

@@ -15,13 +15,13 @@ from inferq.task import Claim, Outcome
 
 log: Final = logging.getLogger("inferq.reporter")
 
-CHUNK_SECONDS: Final = 0.02
+CHUNK_SECONDS: Final = 0.04
 """Chunks of all attempts that arrive within this time share one append; the first after a pause goes at once."""
 _RETRY_SECONDS: Final = 0.5
 
 
 class Reporter:
-    """`emit` and `end` never wait; `drain` does. What the store cannot take now (a full disk) is kept and offered again."""
+    """Outboxes and `end` never wait; `drain` does. What the store cannot take now (a full disk) is kept and offered again."""
 
     def __init__(self, store: Store, clock: Clock, *, on_lost: Callable[[Claim], None]) -> None:
         self._store = store
@@ -36,13 +36,26 @@ class Reporter:
         self._timer: asyncio.TimerHandle | None = None
         self._given_up = False
 
-    def emit(self, claim: Claim, chunk: Chunk) -> None:
-        """A chunk of a running attempt."""
-        held = self._chunks.get(_place(claim))
-        if held is not None:
-            held[1].append(chunk)
+    def outbox(self, claim: Claim) -> Callable[[Chunk], None]:
+        """Where an attempt puts its chunks."""
+        chunks: list[Chunk] = []
+
+        place = _place(claim)
+
+        def put(chunk: Chunk) -> None:
+            nonlocal chunks
+            if place not in self._chunks:
+                chunks = []
+                self._came(claim, chunks)
+            chunks.append(chunk)
+
+        return put
+
+    def _came(self, claim: Claim, chunks: list[Chunk]) -> None:
+        """The first chunk since the last append."""
+        if self._given_up:
             return
-        self._chunks[_place(claim)] = (claim, [chunk])
+        self._chunks[_place(claim)] = (claim, chunks)
         if self._timer is None and self._working is None:
             wait = max(0.0, self._last_append + CHUNK_SECONDS - self._loop.time())
             self._timer = self._loop.call_later(wait, self._start)
@@ -111,7 +124,11 @@ class Reporter:
             log.warning("reporter.append_failed", extra={"error": str(error), "attempts": len(items)})
             for place, (claim, chunks) in held.items():
                 later = self._chunks.get(place)
-                self._chunks[place] = (claim, chunks + (later[1] if later else []))
+                if later is None:
+                    self._chunks[place] = (claim, chunks)
+                else:
+                    # Into the list that the outbox fills now.
+                    later[1][:0] = chunks
             await asyncio.sleep(_RETRY_SECONDS)
             return
         for (claim, _), lost in zip(items, errors, strict=True):

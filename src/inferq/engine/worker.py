@@ -220,7 +220,7 @@ class Worker:
             rules=self._rules,
             clock=self._clock,
             rng=self._rng,
-            emit=self._reporter.emit,
+            emit=self._reporter.outbox(claim),
             loop=self._loop,
         )
         self._running[claim.task.id] = attempt
