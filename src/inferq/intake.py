@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +15,13 @@ import msgspec
 from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
 from inferq.estimate import estimate, size_class
 from inferq.executor import Executor
-from inferq.task import FlowKey, NewTask, Submission, lane_of, new_id, priority_number
+from inferq.task import FlowKey, NewTask, Size, Submission, lane_of, new_id, priority_number
 
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
 
 _encode: Final = msgspec.json.Encoder().encode
-_STREAMED: Final = ["chat", "generate", "execute"]
+STREAMED_ACTIONS: Final = ["chat", "generate", "execute"]
 """Actions whose chunks are kept unless the submission says otherwise. A list, so that an action of any type can be looked for."""
 _NAMED: Final = re.compile(r"field `(.*?)`$")
 _PLACE: Final = re.compile(r"^(.*?) - at (?:`key` in )?`\$\.?(.*?)`$", re.DOTALL)
@@ -36,14 +37,23 @@ def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
     if "priority" in fields:
         fields["priority"] = checked_priority(fields["priority"])
     if fields.get("stream") is None:
-        fields["stream"] = fields.get("action") in _STREAMED
+        fields["stream"] = fields.get("action") in STREAMED_ACTIONS
     for name in ("payload", "options", "metadata"):
-        if isinstance(value := fields.get(name), Mapping) and not isinstance(value, dict):
-            fields[name] = dict(value)
+        if name in fields and fields[name] is not None:
+            fields[name] = plain(fields[name])
     try:
         return msgspec.convert(fields, Submission)
     except msgspec.ValidationError as error:
         raise located(error) from None
+
+
+def plain(value: Any) -> Any:
+    """A mapping as a dict, nothing as an empty one; anything else as it is, to be refused by its type."""
+    if type(value) is dict:
+        return value
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def checked_priority(value: int | str) -> int:
@@ -87,8 +97,10 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
     start, end = submission.start_deadline, submission.deadline
     return NewTask(
         id=new_id(),
-        flow=FlowKey(
-            lane_of(submission.executor, submission.model, submission.backend),
+        flow=_flow_key(
+            submission.executor,
+            submission.model,
+            submission.backend,
             submission.priority,
             submission.size or size_class(tokens),
             submission.tenant,
@@ -102,6 +114,11 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
         expires=min(start, end) if start is not None and end is not None else start if end is None else end,
         at_most_once=submission.at_most_once,
     )
+
+
+@lru_cache(maxsize=4096)
+def _flow_key(executor: str, model: str, backend: str | None, priority: int, size: Size, tenant: str) -> FlowKey:
+    return FlowKey(lane_of(executor, model, backend), priority, size, tenant)
 
 
 def _is_plain(submission: Any) -> bool:

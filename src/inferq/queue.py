@@ -32,7 +32,7 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import admit, checked_priority
+from inferq.intake import STREAMED_ACTIONS, admit, checked_priority, plain
 from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
@@ -240,31 +240,29 @@ class AsyncQueue:
         """
         if at is not None and delay is not None:
             raise InvalidTask("expected at or delay, got both", field="at")
-        given: dict[str, Any] = {"executor": executor, "action": action, "priority": priority, "stream": stream}
-        if payload is not None:
-            given["payload"] = payload
-        if model != "":
-            given["model"] = model
-        if tenant != "":
-            given["tenant"] = tenant
-        if tags != ():
-            given["tags"] = tags
-        if at_most_once is not False:
-            given["at_most_once"] = at_most_once
-        rare: tuple[tuple[str, Any], ...] = (
-            ("options", options),
-            ("backend", backend),
-            ("key", key),
-            ("metadata", metadata),
-            ("scheduled_at", self._instant(at, "at") if at is not None else self._instant(delay, "delay")),
-            ("timeout", _seconds(timeout, "timeout")),
-            ("idle_timeout", _seconds(idle_timeout, "idle_timeout")),
-            ("start_deadline", self._instant(start_deadline, "start_deadline")),
-            ("deadline", self._instant(deadline, "deadline")),
-            ("max_retries", max_retries),
+        # Whatever came is put in as it is: `admit` checks types where they are not the plain ones, and names the field.
+        submission = Submission(
+            executor,
+            action,
+            model,
+            plain(payload),
+            plain(options),
+            checked_priority(priority),
+            backend,
+            tenant,
+            key,
+            list(tags) if isinstance(tags, tuple) else tags,  # type: ignore[arg-type]
+            plain(metadata),
+            self._instant(at, "at") if at is not None else self._instant(delay, "delay"),
+            None if timeout is None else _seconds(timeout, "timeout"),
+            None if idle_timeout is None else _seconds(idle_timeout, "idle_timeout"),
+            None if start_deadline is None else self._instant(start_deadline, "start_deadline"),
+            None if deadline is None else self._instant(deadline, "deadline"),
+            max_retries,
+            at_most_once,
+            action in STREAMED_ACTIONS if stream is None else stream,
         )
-        given |= {name: value for name, value in rare if value is not None}
-        task = admit(given, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
+        task = admit(submission, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
         return (await self._keep([task]))[0]
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:

@@ -66,6 +66,8 @@ class _Arrivals:
         self.payloads: list[Row] = []
         self._tx = tx
         self._entered: dict[int, list[int]] = {}
+        self._last_key: FlowKey | None = None
+        self._last_flow = 0
         self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
 
     def take(self, task: NewTask, known: dict[tuple[str, str], tuple[str, bytes]], wall: int) -> str:
@@ -75,7 +77,11 @@ class _Arrivals:
             if first is not None:
                 return first[0]
         seq = tx.seq = tx.seq + 1
-        flow = tx.flow_id(task.flow)
+        if task.flow is self._last_key:
+            flow = self._last_flow
+        else:
+            flow = self._last_flow = tx.flow_id(task.flow)
+            self._last_key = task.flow
         size = len(task.spec)
         if due is not None and due > wall:
             state, name = SCHEDULED, "scheduled"
