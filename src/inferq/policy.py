@@ -136,7 +136,7 @@ class Heads:
         return None
 
 
-class Want(msgspec.Struct, frozen=True):
+class Want(msgspec.Struct, frozen=True, gc=False):
     """A wish to claim: up to `limit` tasks, tier after tier, inside a tier by sequence number. `pool` says for whose slots.
 
     Flows are named by their number, or by their key where the number is not known yet (a flow without a task is passed over).

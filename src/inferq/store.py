@@ -77,7 +77,7 @@ class Retention(msgspec.Struct, frozen=True):
     bytes: int | None = None
 
 
-class Grown(msgspec.Struct, frozen=True):
+class Grown(msgspec.Struct, frozen=True, gc=False):
     """A task's chunk log grew: `chunks` are the indexes `first` and on of an attempt. None: look at the log (it ended, or another
     process wrote; an empty `task_id` then stands for any task)."""
 

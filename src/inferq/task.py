@@ -160,7 +160,7 @@ class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     size: Size | None = None
 
 
-class NewTask(msgspec.Struct):
+class NewTask(msgspec.Struct, gc=False):
     """A validated submission on its way into the store: `spec` is the encoded Submission, `digest` identifies its body for `key`."""
 
     id: str
@@ -175,7 +175,7 @@ class NewTask(msgspec.Struct):
     at_most_once: bool = False
 
 
-class Task(msgspec.Struct):
+class Task(msgspec.Struct, gc=False):
     """A task as the store knows it. `attempt` is the number of the latest attempt (0: none yet), `failures` how many burnt a retry,
     `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled."""
 
@@ -248,7 +248,7 @@ class Task(msgspec.Struct):
 # ── claim, outcome, result ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """The right to make one attempt: every write of a worker carries it, and a stale one is refused with `ClaimLost`."""
 
     task: Task
@@ -389,5 +389,5 @@ def new_id() -> str:
             stamp = _last + 1
         _last = stamp
         tail = _random.getrandbits(62)
-    text = f"{stamp >> 12:012x}7{stamp & 0xFFF:03x}{tail | 0x8000_0000_0000_0000:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    high, low = stamp >> 28, stamp >> 12 & 0xFFFF
+    return f"{high:08x}-{low:04x}-7{stamp & 0xFFF:03x}-{tail >> 48 | 0x8000:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
