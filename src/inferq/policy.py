@@ -8,7 +8,7 @@ with the smallest sequence number, and narrows them by `steps`: functions that e
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -19,17 +19,34 @@ Rung = tuple[str, int, Size]
 
 
 class View(msgspec.Struct, frozen=True):
-    """What a step may know beside the heads: nothing yet that the default order needs; later steps read budgets and residents here."""
+    """What a step may know beside the heads. `since` is when each flow's head was first seen at the head, in the milliseconds of `now`."""
+
+    since: Mapping[int, int] = {}
 
 
 Step = Callable[[Sequence[Head], View, int], Sequence[Head]]
-"""(heads of rungs, view, now in wall milliseconds) -> the ones to keep, at least one of a non-empty sequence."""
+"""(heads of rungs, view, now in milliseconds of the monotonic clock) -> the ones to keep, at least one of a non-empty sequence."""
 
 
 def highest_priority(heads: Sequence[Head], view: View, now: int) -> Sequence[Head]:
-    """Higher priority first, always."""
+    """Higher priority first, always: a lower one starves as long as higher ones keep all slots busy."""
     best = max(head.key.priority for head in heads)
     return [head for head in heads if head.key.priority == best]
+
+
+def ageing(seconds: float, bound: int) -> Step:
+    """Higher priority first, where a head gains one level for each `seconds` that it stands unserved, `bound` levels at most.
+
+    Serving a flow brings a new head, which begins to age anew: a class that would starve is served once in a while and no more.
+    """
+    every = max(1, round(seconds * 1000))
+
+    def aged_priority(heads: Sequence[Head], view: View, now: int) -> Sequence[Head]:
+        levels = [head.key.priority + min(bound, (now - view.since.get(head.flow, now)) // every) for head in heads]
+        best = max(levels)
+        return [head for head, level in zip(heads, levels, strict=True) if level == best]
+
+    return aged_priority
 
 
 DEFAULT_STEPS: tuple[Step, ...] = (highest_priority,)
@@ -54,11 +71,13 @@ class Heads:
     Fed by `update` with what the store reports; stale heap entries are dropped when they surface.
     """
 
-    __slots__ = ("_by_flow", "_rungs")
+    __slots__ = ("_by_flow", "_rungs", "since")
 
     def __init__(self, heads: Iterable[Head] = ()) -> None:
         self._by_flow: dict[int, Head] = {}
         self._rungs: dict[str, dict[Rung, list[tuple[int, int]]]] = {}
+        self.since: dict[int, int] = {}
+        """When each flow's head was first seen there, in the milliseconds that `update` is told."""
         self.update(heads)
 
     def __len__(self) -> int:
@@ -72,15 +91,17 @@ class Heads:
         """Lanes that have, or lately had, waiting tasks."""
         return self._rungs.keys()
 
-    def update(self, heads: Iterable[Head]) -> None:
+    def update(self, heads: Iterable[Head], now: int = 0) -> None:
         """Take newer heads; one with length 0 removes its flow."""
         for head in heads:
             known = self._by_flow.get(head.flow)
             if head.length == 0:
                 self._by_flow.pop(head.flow, None)
+                self.since.pop(head.flow, None)
                 continue
             self._by_flow[head.flow] = head
             if known is None or known.seq != head.seq:
+                self.since[head.flow] = now
                 rung = rung_of(head)
                 heapq.heappush(self._rungs.setdefault(rung[0], {}).setdefault(rung, []), (head.seq, head.flow))
 
@@ -168,7 +189,7 @@ def plan(
 
     The best tier over all pools is served first; the next one only with what it leaves free.
     """
-    view = view or View()
+    view = view or View(heads.since)
     free = {pool.name: min(pool.free, limit) for pool in pools if pool.free > 0}
     tiers: dict[str, list[tuple[int, ...]]] = {}
     used: dict[str, set[Rung]] = {name: set() for name in free}

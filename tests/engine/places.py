@@ -85,6 +85,8 @@ def tuned(
     rescue_interval: float = 10.0,
     retention: StateRetention | None = None,
     max_queue_size: int | None = None,
+    ageing: float | None = None,
+    ageing_bound: int = 10,
 ) -> Settings:
     """Settings under which nothing is found by polling, and a retry comes at once."""
     keep = retention or StateRetention()
@@ -102,6 +104,8 @@ def tuned(
             lease=lease,
             rescue_interval=rescue_interval,
             poll_interval=HOUR,
+            ageing=ageing,
+            ageing_bound=ageing_bound,
         ),
         retry=RetrySettings(max_retries=max_retries, initial_delay=0.001, max_delay=0.002),
     )

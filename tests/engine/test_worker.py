@@ -297,3 +297,23 @@ async def test_no_opening_of_a_gate_is_missed(opened: Any) -> None:
     for _ in range(200):
         handle = await queue.submit("does", "work")
         assert (await handle.result(timeout=10)).attempts == 4
+
+
+async def test_with_ageing_a_low_priority_is_served_although_higher_work_keeps_coming(opened: Any) -> None:
+    served: list[str] = []
+    queue: Any = None
+
+    async def keeps_coming(call: Call) -> str:
+        served.append(call.payload["name"])
+        if call.payload["name"] == "high" and len(served) < 10_000 and "low" not in served:
+            await queue.submit("does", "work", payload={"name": "high"}, priority="high")
+        return "done"
+
+    queue = await opened(Does(keeps_coming), slots=1, ageing=0.02, ageing_bound=20)
+    await queue.pause()
+    low = await queue.submit("does", "work", payload={"name": "low"}, priority="low")
+    for _ in range(3):
+        await queue.submit("does", "work", payload={"name": "high"}, priority="high")
+    await queue.resume()
+    await low.result(timeout=30)
+    assert served.index("low") > 0, "the higher class went first"

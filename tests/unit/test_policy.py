@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from inferq.policy import DEFAULT_STEPS, Heads, Pool, View, Want, choose, highest_priority, plan, rung_of
+from inferq.policy import DEFAULT_STEPS, Heads, Pool, View, Want, ageing, choose, highest_priority, plan, rung_of
 from inferq.task import FlowKey, Head, Size
 
 LANES = ("a/m", "b/m", "c/m")
@@ -210,3 +210,28 @@ def test_pools_of_their_own_lanes_are_served_by_priority_over_all(
     assert sorted(-key.priority for part in taken for key, _ in part) == expected
     for part in taken:
         assert [(-key.priority, seq) for key, seq in part] == sorted((-key.priority, seq) for key, seq in part)
+
+
+def test_ageing_lets_a_starving_class_through_once_and_no_more() -> None:
+    low, high = FlowKey("l", 1, "low", ""), FlowKey("l", 5, "low", "")
+    heads = Heads()
+    heads.update([Head(1, low, 1, 9), Head(2, high, 2, 9)], 0)
+    step = ageing(seconds=10, bound=10)
+
+    def served(now: int) -> list[int]:
+        return [flow for want in plan(heads, [Pool("p", ["l"], 1)], limit=1, now=now, steps=[step]) for flow in want.tiers[0]]
+
+    assert served(39_000) == [2]
+    heads.update([Head(2, high, 4, 8)], 39_500)
+    assert served(41_000) == [1], "four levels in 40 s: as good as the fresh head of the higher class, and older"
+    heads.update([Head(1, low, 3, 8)], 41_000)
+    assert served(42_000) == [2], "its next head begins to age anew"
+
+
+def test_ageing_is_bounded() -> None:
+    low, high = FlowKey("l", 1, "low", ""), FlowKey("l", 15, "low", "")
+    heads = Heads()
+    heads.update([Head(1, low, 1, 9)], 0)
+    heads.update([Head(2, high, 2, 9)], 10**9)
+    tier = choose(heads.frontier(["l"]), View(heads.since), 10**9, steps=[ageing(seconds=1, bound=10)])
+    assert [head.flow for head in tier] == [2]

@@ -109,6 +109,14 @@ class WorkerSettings(Section, frozen=True):
         1.0
     )
     claim_batch: Annotated[Slots, Meta(description="At most this many tasks are claimed in one step.")] = 100
+    ageing: Annotated[
+        Seconds | None,
+        Meta(description="A class that stands unserved gains one priority for each such time; none: strict priority, which can starve."),
+    ] = None
+    ageing_bound: Annotated[
+        Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "priorities"})],
+        Meta(description="At most this many priorities are gained by `ageing`."),
+    ] = 10
 
 
 class RetrySettings(Section, frozen=True):

@@ -13,7 +13,7 @@ from inferq.engine.attempt import Rules
 from inferq.engine.backends import Backend, Backends
 from inferq.engine.upkeep import Upkeep
 from inferq.engine.worker import Worker
-from inferq.policy import DEFAULT_STEPS, Step
+from inferq.policy import DEFAULT_STEPS, Step, ageing
 from inferq.store import Retention, Store
 from inferq.task import State
 
@@ -33,7 +33,7 @@ class Engine:
         *,
         clock: Clock,
         rng: random.Random | None = None,
-        steps: Sequence[Step] = DEFAULT_STEPS,
+        steps: Sequence[Step] | None = None,
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter needs no secrecy
         self._backends = backends
@@ -46,7 +46,7 @@ class Engine:
             rules=Rules.from_settings(settings.worker, settings.retry),
             clock=clock,
             rng=rng,
-            steps=steps,
+            steps=_steps(settings) if steps is None else steps,
         )
         retention = settings.store.retention
         self._upkeep = Upkeep(
@@ -74,3 +74,8 @@ class Engine:
         await self.worker.stop(grace)
         await self._upkeep.stop()
         await self._backends.close()
+
+
+def _steps(settings: Settings) -> Sequence[Step]:
+    worker = settings.worker
+    return DEFAULT_STEPS if worker.ageing is None else (ageing(worker.ageing, worker.ageing_bound),)

@@ -79,14 +79,14 @@ class Worker:
 
     async def start(self) -> None:
         heads, self._paused = await self._store.heads()
-        self._heads.update(heads)
+        self._heads.update(heads, self._clock.read().mono)
         self._tick()
 
     # hearing ---------------------------------------------------------------------------------------------------------
 
     def _hear(self, change: Change) -> None:
         if change.heads:
-            self._heads.update(change.heads)
+            self._heads.update(change.heads, self._clock.read().mono)
         if change.paused is not None:
             self._paused = change.paused
         if change.lost:
@@ -179,7 +179,7 @@ class Worker:
             return 0
         now = self._clock.read()
         pools = self._backends.pools(self._heads, paused=self._paused, room=room, now=self._loop.time())
-        wants = plan(self._heads, pools, limit=room, now=now.wall, steps=self._steps)
+        wants = plan(self._heads, pools, limit=room, now=now.mono, steps=self._steps)
         if not wants:
             return 0
         return await self._claim(wants)
