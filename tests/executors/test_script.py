@@ -322,11 +322,11 @@ async def test_secrets_of_our_environment_are_not_passed_on(
     script: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/nowhere/somebody")
     _, answer = await run(script(env={"EXTRA": "set"}), argv=python(SHOW))
-    assert answer.text == "None /home/somebody set\n"
+    assert answer.text == "None /nowhere/somebody set\n"
     _, answer = await run(script(inherit_env=True), argv=python(SHOW), env={"EXTRA": "own"})
-    assert answer.text == "sk-secret /home/somebody own\n"
+    assert answer.text == "sk-secret /nowhere/somebody own\n"
 
 
 # ── what may run ────────────────────────────────────────────────────────────────────────────────────────────────────
