@@ -63,6 +63,9 @@ class Worker:
         self._fallback: asyncio.TimerHandle | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._again = False
+        self._claiming = False
+        self._void: set[tuple[str, int]] = set()
+        """(task, attempt) that were cancelled while a claim was asked for."""
         self._expected: list[FlowKey] = []
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -92,10 +95,13 @@ class Worker:
         if change.lost:
             for attempt in tuple(self._running.values()):
                 attempt.interrupt("lost")
-        if self._running:
+        if self._running or self._claiming:
             for event in change.events:
                 if type(event) is TaskCancelled:
+                    self._void.add((event.task_id, event.attempt))
                     self._interrupt(event.task_id, "cancelled")
+            if not self._claiming:
+                self._void.clear()
         if change.heads or change.paused is not None:
             self.wake()
 
@@ -187,10 +193,18 @@ class Worker:
     async def _claim(self, wants: Sequence[Want]) -> int:
         # Only one round runs at a time, so nothing else can promise these slots meanwhile.
         now = self._clock.read()
-        claims = await self._store.claim(wants, now)
+        self._claiming = True
+        try:
+            claims = await self._store.claim(wants, now)
+        finally:
+            self._claiming = False
+        void, self._void = self._void, set()
         count = 0
         for want, mine in zip(wants, claims, strict=True):
             for claim in mine:
+                if (claim.task.id, claim.attempt) in void:
+                    # Cancelled in the commit that claimed it: the news came before the claim.
+                    continue
                 try:
                     self._begin(claim, want.pool)
                 except Exception:
