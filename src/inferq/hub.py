@@ -10,6 +10,7 @@ from typing import Final
 
 from inferq.errors import StoreClosed, TaskNotFound
 from inferq.events import TERMINAL, Event
+from inferq.executor import Chunk
 from inferq.store import Change, Grown, LoggedChunk, Position, Store
 
 log: Final = logging.getLogger("inferq.hub")
@@ -158,6 +159,16 @@ class Hub:
                                 return
                     if ended:
                         return
+                    task = await self._store.get(task_id)
+                    if task is None:
+                        raise TaskNotFound(f"task {task_id} was pruned while its stream was followed")
+                    if task.state.is_final and not follower.behind:
+                        # Its end was derived from a log that has been pruned meanwhile.
+                        ended = not await self._store.chunks(task_id, after=place)
+                        follower.look()
+                        if ended:
+                            yield LoggedChunk(Position(max(1, place.attempt), place.index + 1), Chunk("end", str(task.state)))
+                            return
                 while follower.entries and not follower.behind:
                     grown = follower.entries.popleft()
                     assert isinstance(grown, Grown)  # noqa: S101 - narrows the type

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("inferq.queue")
 
+_LARGEST_PAGE: Final = 10_000
 _LONGEST: Final = 1000 * 365.25 * 86_400
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
@@ -89,7 +90,6 @@ class AsyncQueue:
         self._hub: Hub | None = None
         self._engine: Engine | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._stopped = asyncio.Event()
 
     # coming and going ------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,6 @@ class AsyncQueue:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._store = None
         await store.close()
-        self._stopped.set()
 
     async def run_until_stopped(self) -> None:
         """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once."""
@@ -240,6 +239,8 @@ class AsyncQueue:
         """
         if at is not None and delay is not None:
             raise InvalidTask("expected at or delay, got both", field="at")
+        if at is not None and not isinstance(at, datetime):
+            raise InvalidTask(f"expected a time with its zone, got {at!r}; use delay for a duration", field="at")
         # Whatever came is put in as it is: `admit` checks types where they are not the plain ones, and names the field.
         submission = Submission(
             executor,
@@ -267,6 +268,9 @@ class AsyncQueue:
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
         """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
+        given_all: Any = submissions
+        if not isinstance(given_all, Iterable) or isinstance(given_all, str | bytes | Mapping):
+            raise InvalidTask(f"expected a list of submissions, got {type(given_all).__name__}", field="submissions")
         places, bound = self._places(), self._settings.store.max_payload_bytes
         tasks = []
         for index, given in enumerate(submissions):
@@ -379,8 +383,8 @@ class AsyncQueue:
 
     async def resolve(self, prefix: str) -> str:
         """The full id that begins so. Raises TaskNotFound or AmbiguousId."""
-        if not prefix:
-            raise TaskNotFound("expected the id of a task or the beginning of one, got an empty text")
+        if not prefix or not _is_text(prefix):
+            raise TaskNotFound(f"expected the id of a task or the beginning of one, got {prefix!r}")
         found = (await self.store.find(Filter(prefix=prefix.lower()), limit=2)).tasks
         if not found:
             raise TaskNotFound(f"expected the id of a task or the beginning of one, got {prefix!r}: no task has it")
@@ -390,13 +394,17 @@ class AsyncQueue:
 
     async def get(self, id: str) -> Task:
         """Raises TaskNotFound."""
-        task = await self.store.get(id)
+        task = await self.store.get(id) if _is_text(id) else None
         if task is None:
             raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
         return task
 
     async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
         """One page, newest first; pass the page's `after` to go on."""
+        if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
+            raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
+        if after is not None and type(after) is not int:
+            raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
         return await self.store.find(where or Filter(), after=after, limit=limit)
 
     async def iterate(self, where: Filter | None = None) -> AsyncIterator[Task]:
@@ -513,23 +521,23 @@ class AsyncQueue:
 
     async def cancel(self, *ids: str, reason: str = "") -> None:
         """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
-        _raise_first(await self.store.cancel(ids, self._clock.read(), reason=reason))
+        _raise_first(await self.store.cancel(_ids(ids), self._clock.read(), reason=_text(reason, "reason", empty=True)))
 
     async def set_priority(self, id: str, priority: int | str) -> None:
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
-        _raise_first(await self.store.reprioritize([id], checked_priority(priority), self._clock.read()))
+        _raise_first(await self.store.reprioritize(_ids([id]), checked_priority(priority), self._clock.read()))
 
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        _raise_first(await self.store.retry(ids, self._clock.read()))
+        _raise_first(await self.store.retry(_ids(ids), self._clock.read()))
 
     async def pause(self, scope: str = "*") -> None:
-        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on."""
-        await self.store.pause(scope, self._clock.read())
+        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
+        await self.store.pause(_text(scope, "scope"), self._clock.read())
 
     async def resume(self, scope: str = "*") -> None:
         """Undo `pause` of the same scope."""
-        await self.store.resume(scope, self._clock.read())
+        await self.store.resume(_text(scope, "scope"), self._clock.read())
 
     async def paused(self) -> frozenset[str]:
         """Paused scopes."""
@@ -566,8 +574,32 @@ def _seconds(value: Duration | None, field: str) -> float | None:
         return None
     try:
         return seconds(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidTask(str(error), field=field) from None
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(value: str, field: str, *, empty: bool = False) -> str:
+    if not _is_text(value) or "\x00" in value or not (value or empty):
+        raise InvalidTask(f"expected a text, got {value!r}", field=field)
+    return value
+
+
+def _ids(ids: Sequence[str]) -> Sequence[str]:
+    for id in ids:
+        if not _is_text(id):
+            raise TaskNotFound(f"expected the id of a task, got {id!r}")
+    return ids
 
 
 def _raise_first(errors: Sequence[WrongState | None]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
+from typing import Final
 
 import msgspec
 
 from inferq.errors import ExecutorError, Reject, RetryLater, Unavailable
 from inferq.task import Outcome
+
+_DAY: Final = 86_400.0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -32,10 +36,12 @@ def backoff(tries: int, policy: RetryPolicy, rng: random.Random) -> float:
 
 
 def patience(tries: int, after: float | None, policy: RetryPolicy, rng: random.Random) -> float:
-    """Seconds to leave a backend alone that asked for it: its own hint is a floor with up to 10 % added, so that not all come back at
-    once; without a hint, exponential between half the bound and the bound (never nothing: it just said that it is full)."""
-    if after is not None:
-        return max(0.0, after) + rng.uniform(0.0, 0.1 * max(0.0, after))
+    """Seconds to leave a backend alone that asked for it: its own hint, a day at most, is a floor with up to 10 % added, so that not all
+    come back at once. Without a hint, or with one that says nothing (0, negative, no number), exponential between half the bound and
+    the bound: never nothing, for it just said that it is full."""
+    if isinstance(after, int | float) and math.isfinite(after) and after > 0:
+        after = min(float(after), _DAY)
+        return after + rng.uniform(0.0, 0.1 * after)
     bound = min(policy.max_delay, policy.initial_delay * policy.backoff_factor ** min(max(0, tries - 1), 64))
     return bound / 2 + rng.uniform(0.0, bound / 2)
 

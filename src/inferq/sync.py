@@ -7,6 +7,7 @@ import builtins
 import concurrent.futures
 import functools
 import logging
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -112,6 +113,7 @@ class Queue:
         self._thread: threading.Thread | None = None
         self._queue: AsyncQueue | None = None
         self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
+        self._pid = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,6 +136,9 @@ class Queue:
         if self._loop is None:
             coroutine.close()
             raise StoreClosed("expected an open queue; use `with Queue(...)` or call start() first")
+        if self._pid != os.getpid():
+            coroutine.close()
+            raise StoreClosed("the queue was opened before a fork; open it again in this process")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -176,6 +181,7 @@ class Queue:
         """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
         if self._queue is not None:
             return
+        self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="inferq-queue", daemon=True)
         self._thread.start()

@@ -73,8 +73,13 @@ def test_without_a_hint_a_full_backend_is_left_alone_for_half_the_bound_at_least
     assert bound / 2 <= patience(tries, None, policy, random.Random(seed)) <= bound
 
 
-def test_a_negative_hint_is_no_wait() -> None:
-    assert patience(1, -5.0, RetryPolicy(), random.Random(1)) == 0
+@pytest.mark.parametrize("hint", [-5.0, 0.0, float("nan"), float("inf")])
+def test_a_hint_that_says_nothing_counts_as_none(hint: float) -> None:
+    assert patience(1, hint, RetryPolicy(), random.Random(1)) == patience(1, None, RetryPolicy(), random.Random(1)) > 0
+
+
+def test_a_hint_of_more_than_a_day_is_a_day() -> None:
+    assert 86_400 <= patience(1, 1e9, RetryPolicy(), random.Random(1)) <= 1.1 * 86_400
 
 
 # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,22 +7,28 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
 from inferq.clock import Clock
 from inferq.config import RetrySettings, WorkerSettings
 from inferq.engine.backends import Backend
-from inferq.errors import ExecutorError, InvalidTask, PluginError, Reject, Unavailable
-from inferq.executor import Answer, Call, Chunk, Executor
+from inferq.errors import FAILURE_CODES, ExecutorError, InvalidTask, PluginError, Reject, Unavailable
+from inferq.executor import Answer, Call, Chunk, ChunkKind, Executor, Usage
 from inferq.retry import RetryPolicy, decide
 from inferq.task import Claim, Outcome
 
 log: Final = logging.getLogger("inferq.attempt")
 
-_OURS: Final = frozenset({"reset", "end"})
+_KINDS: Final = frozenset(get_args(ChunkKind))
+_OURS: Final = ("reset", "end")
 """Kinds of chunks that only the queue writes."""
+
+_LONGEST_ERROR: Final = 2000
+"""Characters of a backend's error that are kept."""
+_PATIENCE: Final = 5.0
+"""Seconds that an interrupted call may take to close before its attempt is ended without it."""
 
 Stop = Literal["timeout", "idle", "cancelled", "lost", "stopping"]
 
@@ -48,12 +54,15 @@ class Attempt:
         "_clock",
         "_deadline",
         "_emit",
+        "_ended",
         "_heard",
         "_loop",
+        "_on_deaf",
         "_rng",
         "_rules",
         "_silence",
         "_stop",
+        "abandoned",
         "backend",
         "claim",
         "task",
@@ -69,6 +78,7 @@ class Attempt:
         rng: random.Random,
         emit: Callable[[Chunk], None],
         loop: asyncio.AbstractEventLoop,
+        on_deaf: Callable[[Attempt, Outcome | None], None],
     ) -> None:
         self.claim = claim
         self.backend = backend
@@ -82,15 +92,26 @@ class Attempt:
         self._stop: Stop | None = None
         self._heard: float | None = None
         self._begun = False
+        self._ended = False
+        self._on_deaf = on_deaf
+        self.abandoned = False
+        """Its outcome was reported although the call still runs."""
         self._deadline: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
 
     def interrupt(self, why: Stop) -> None:
         """Cancel the running call; the first reason counts."""
-        if self._stop is None:
+        if self._stop is None and not self._ended:
             self._stop = why
             if self.task is not None:
                 self.task.cancel()
+            self._loop.call_later(_PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        """The call swallowed its cancellation: the attempt ends without it, although its slot stays taken."""
+        if not self._ended:
+            self.abandoned = True
+            self._on_deaf(self, self._interrupted())
 
     async def run(self) -> Outcome | None:
         """The outcome; None when the claim is void (cancelled or lost) and there is nothing to write."""
@@ -108,9 +129,10 @@ class Attempt:
             if self.task is not None and self.task.cancelling():
                 raise
             return self._failed(RuntimeError("the executor was cancelled from inside"))
-        except Exception as error:  # noqa: BLE001 - an attempt turns every exception into an outcome
+        except BaseException as error:  # noqa: BLE001 - an attempt turns every exception into an outcome, a plugin's sys.exit() too
             return self._failed(error)
         finally:
+            self._ended = True
             if self._deadline is not None:
                 self._deadline.cancel()
             if self._silence is not None:
@@ -169,7 +191,7 @@ class Attempt:
         made: Any = executor.run(call)
         if isinstance(made, Awaitable):
             value = await made
-            return value if isinstance(value, Answer) else Answer(data=value)
+            return _checked(value, executor) if isinstance(value, Answer) else Answer(data=value)
         answer: Answer | None = None
         keep = call.stream
         if not isinstance(made, AsyncGenerator):
@@ -188,7 +210,7 @@ class Attempt:
                     raise PluginError(f"executor {executor.name} must yield Chunks and, last, one Answer; it yielded {item!r}")
         if answer is None:
             raise Unavailable(f"{executor.name}: the stream ended without its end mark", failure="server_error")
-        return answer
+        return _checked(answer, executor)
 
     # clocks ----------------------------------------------------------------------------------------------------------
 
@@ -248,7 +270,18 @@ class Attempt:
             case _:
                 return None
 
-    def _failed(self, error: Exception) -> Outcome:
+    def _failed(self, error: BaseException) -> Outcome:
+        try:
+            return self._judged(error)
+        except Exception as broken:
+            log.exception("attempt.error_without_sense", extra={"task_id": self.claim.task.id})
+            text = f"{type(error).__name__}, which could not be judged: {broken}"
+            return Outcome.failed("internal", _readable(text)[:_LONGEST_ERROR], backend=self.backend.name)
+
+    def _judged(self, error: BaseException) -> Outcome:
+        if not isinstance(error, Exception):
+            log.error("attempt.left_by_exit", exc_info=error, extra={"task_id": self.claim.task.id})
+            return self._decide(Reject(f"the executor left by {type(error).__name__}: {error}", failure="internal"))
         if isinstance(error, ExecutorError):
             return self._decide(error)
         if isinstance(error, InvalidTask):
@@ -264,7 +297,10 @@ class Attempt:
 
     def _decide(self, error: ExecutorError) -> Outcome:
         task = self.claim.task
-        error.args = (_readable(str(error)),)
+        error.args = (_readable(str(error))[:_LONGEST_ERROR],)
+        if error.failure not in FAILURE_CODES:
+            error.args = (f"{error} (failure {error.failure!r} is not a code)",)
+            error.failure = "internal"
         return decide(
             error,
             attempt=self.claim.attempt,
@@ -278,8 +314,32 @@ class Attempt:
         )
 
 
-def _sound(chunk: Chunk, executor: Executor) -> Chunk:
-    """The chunk as the log can keep it: text that UTF-8 can hold, data that is JSON. Raises PluginError."""
+def _checked(given: Answer, executor: Executor) -> Answer:
+    """The answer, if its fields have their types: structs do not check what they are built from. Raises PluginError."""
+    answer: Any = given
+    usage = answer.usage
+    good = (
+        isinstance(answer.text, str | None)
+        and isinstance(answer.message, dict | None)
+        and isinstance(answer.finish_reason, str | None)
+        and isinstance(answer.model, str | None)
+        and (answer.embeddings is None or (isinstance(answer.embeddings, list) and all(map(_is_vector, answer.embeddings))))
+        and (usage is None or (isinstance(usage, Usage) and all(isinstance(count, int | None) for count in msgspec.structs.astuple(usage))))
+    )
+    if not good:
+        raise PluginError(f"executor {executor.name} must answer with the types of Answer, it answered {str(answer)[:500]}")
+    return given
+
+
+def _is_vector(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(number, float | int) for number in value)
+
+
+def _sound(chunk: Any, executor: Executor) -> Chunk:
+    """The chunk as the log can keep it: a known kind, text that UTF-8 can hold, data that is JSON. Raises PluginError."""
+    if type(chunk.kind) is not str or chunk.kind not in _KINDS or type(chunk.text) is not str:
+        raise PluginError(f"executor {executor.name} must yield chunks of a known kind with text, it yielded {str(chunk)[:500]}")
+    kind: Any = chunk.kind
     if chunk.data is not None:
         try:
             msgspec.json.encode(chunk.data)
@@ -288,8 +348,9 @@ def _sound(chunk: Chunk, executor: Executor) -> Chunk:
     if not chunk.text.isascii():
         text = _readable(chunk.text)
         if text != chunk.text:
-            return Chunk(chunk.kind, text, chunk.data)
-    return chunk
+            return Chunk(kind, text, chunk.data)
+    kept: Chunk = chunk
+    return kept
 
 
 def _readable(text: str) -> str:

@@ -236,6 +236,7 @@ class Worker:
             rng=self._rng,
             emit=self._reporter.outbox(claim),
             loop=self._loop,
+            on_deaf=self._abandon,
         )
         self._running[claim.task.id] = attempt
         task = attempt.task = self._loop.create_task(self._run(attempt))
@@ -257,8 +258,14 @@ class Worker:
                 self._quiet.set()
             if outcome is not None and outcome.kind == "released" and outcome.code in _FULL_GATE and outcome.delay is not None:
                 backend.shut(claim.task.flow.lane, self._loop.time() + outcome.delay / 1000)
-            self._reporter.end(claim, outcome)
+            if not attempt.abandoned:
+                self._reporter.end(claim, outcome)
             self.wake()
+
+    def _abandon(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Its call does not listen. What the attempt came to is written; the backend's slot stays taken until the call ends."""
+        log.error("worker.deaf_call", extra={"task_id": attempt.claim.task.id, "backend": attempt.backend.name})
+        self._reporter.end(attempt.claim, outcome)
 
     # stopping --------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ async def open_store(
     `url` is `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://:memory:` or a path; `lease` is in seconds and renewed four
     times in its length; a task that vanished with its worker `lost_limit` times fails as `lost`. Raises StoreError or ConfigError.
     """
+    given: object = url
+    if not isinstance(given, str):
+        raise ConfigError(f"expected a store URL such as sqlite:///inferq.db or sqlite://:memory:, got {given!r}")
     scheme = url.partition("://")[0] if "://" in url else "sqlite"
     if scheme == "sqlite" or url == ":memory:":
         from inferq.stores.sqlite.store import open_sqlite

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import quote
+
+import msgspec
 
 from inferq.errors import (
     ConfigError,
@@ -17,6 +21,7 @@ from inferq.errors import (
     StoreLocked,
     StoreReadOnly,
 )
+from inferq.stores.sqlite.rows import decode_events, decode_result
 from inferq.stores.sqlite.statements import MIGRATIONS
 
 Durability = Literal["full", "normal"]
@@ -28,15 +33,21 @@ _CACHE_KIB: Final = 32_000
 
 
 def path_of(url: str) -> str:
-    """The file behind `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://:memory:` or a plain path."""
+    """The file behind `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://:memory:` or a plain path.
+
+    One file has one name here, whatever links lead to it and wherever the program goes later: its locks stand beside it.
+    """
+    given: object = url
+    if not isinstance(given, str) or "\x00" in given:
+        raise ConfigError(f"expected a store URL such as sqlite:///inferq.db or sqlite://:memory:, got {url!r}")
     if url in ("sqlite://", "sqlite://:memory:", "sqlite:///:memory:", MEMORY):
         return MEMORY
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return url
+        return os.path.realpath(url)
     if scheme != "sqlite" or not rest.startswith("/") or len(rest) < 2:
         raise ConfigError(f"expected a store URL such as sqlite:///inferq.db or sqlite://:memory:, got {url!r}")
-    return rest[1:]
+    return os.path.realpath(rest[1:])
 
 
 def open_file(path: str, durability: Durability) -> sqlite3.Connection:
@@ -68,7 +79,7 @@ def open_file(path: str, durability: Durability) -> sqlite3.Connection:
 
 def open_reader(path: str) -> sqlite3.Connection:
     """A connection that cannot write; each thread has its own."""
-    db = _connect(path)
+    db = sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
     db.execute("PRAGMA query_only = ON")
     db.execute("PRAGMA cache_size = -8000")
     return db
@@ -160,12 +171,12 @@ def copy_to(reader: sqlite3.Connection, path: Path) -> None:
     """A consistent copy by SQLite's online backup, written beside its place and renamed: never half a copy under that name."""
     if path.exists():
         raise StoreError(f"expected a new file for the backup, but {path} exists; choose another name or remove it")
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         target = sqlite3.connect(part)
         try:
-            reader.backup(target, pages=2000)
+            # In one step: a stepped backup begins anew whenever somebody writes. In WAL mode it holds nobody up.
+            reader.backup(target, pages=-1)
             target.execute("PRAGMA journal_mode = DELETE")
         finally:
             target.close()
@@ -219,6 +230,11 @@ _SOUND: Final = (
     ),
 )
 
+_READABLE: Final = (
+    ("event log row", "SELECT position, body FROM event", decode_events),
+    ("result of task", "SELECT t.id, r.body FROM result AS r JOIN task AS t ON t.seq = r.seq", decode_result),
+)
+
 
 def problems(db: sqlite3.Connection) -> list[str]:
     """SQLite's own check of the pages, then ours of what must agree; one line each."""
@@ -231,6 +247,12 @@ def problems(db: sqlite3.Connection) -> list[str]:
         for what, statement in _SOUND:
             rows = db.execute(statement).fetchmany(20)
             found += [f"{what}: {row[0]} says {row[1]}, the tasks say {row[2]}" for row in rows]
+        for what, statement, decode in _READABLE:
+            for place, body in db.execute(statement):
+                try:
+                    decode(body)
+                except msgspec.DecodeError as error:
+                    found.append(f"{what} {place} cannot be read: {error}")
     finally:
         db.execute("COMMIT")
     return found

@@ -41,10 +41,11 @@ class Instances:
             self._held = held
         return self.name
 
-    def leave(self) -> None:
-        """Give the lock back and remove its file. Idempotent."""
+    def leave(self, *, keep_file: bool = False) -> None:
+        """Give the lock back and, unless it must show that its claims are free, remove its file. Idempotent."""
         if self._held is not None:
-            self.forget(self.name)
+            if not keep_file:
+                self.forget(self.name)
             os.close(self._held)
             self._held = None
 
@@ -54,7 +55,10 @@ class Instances:
             (self.folder / f"{name}.lock").unlink(missing_ok=True)
 
     def judge(self, name: str, boot: str, lease: int, now: Now) -> Literal["alive", "dead", "expired"]:
-        """dead: its lock is free or it belongs to another boot. expired: it lives but let its lease (monotonic ms) run out."""
+        """dead: its lock is free or it belongs to another boot. expired: it let its lease (monotonic ms) run out.
+
+        A lock file that is not there proves nothing (somebody cleaned up): then the lease alone counts.
+        """
         if boot != self.boot:
             return "dead"
         if self.folder is not None and self._is_free(self.folder / f"{name}.lock"):
@@ -65,8 +69,6 @@ class Instances:
     def _is_free(path: Path) -> bool:
         try:
             probe = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
         except OSError:
             return False
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from inferq.events import Event
 from inferq.executor import Chunk, Usage
 from inferq.store import Counts, Filter, LoggedChunk, Page, Position
-from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_events, decode_result, marks, task_from
+from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_result, marks, readable_events, task_from
 from inferq.stores.sqlite.statements import SQL
 from inferq.task import AttemptRecord, State, Task, TaskResult
 
@@ -79,7 +79,7 @@ def events(db: sqlite3.Connection, after: int, limit: int) -> list[Event]:
     found: list[Event] = []
     cursor = db.execute(SQL["events_after"], (after, limit))
     for _, body in cursor:
-        found += [event for event in decode_events(body) if event.position > after]
+        found += [event for event in readable_events(body) if event.position > after]
         if len(found) >= limit:
             break
     cursor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -21,7 +22,18 @@ decode_events: Final = msgspec.json.Decoder(list[Event]).decode
 decode_chunks: Final = msgspec.json.Decoder(list[Chunk]).decode
 encode: Final = msgspec.json.Encoder().encode
 
+log: Final = logging.getLogger("inferq.store")
+
 Row = tuple[Any, ...]
+
+
+def readable_events(body: bytes) -> list[Event]:
+    """The events of a row of the log; one that cannot be read is passed over, so that it does not hide those after it."""
+    try:
+        return decode_events(body)
+    except msgspec.DecodeError as error:
+        log.warning("store.unreadable_events", extra={"error": str(error)})
+        return []
 
 
 def task_from(row: Row) -> Task:

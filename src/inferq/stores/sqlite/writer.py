@@ -15,12 +15,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from inferq.clock import Clock
-from inferq.errors import InferqError, StoreClosed, StoreError
+from inferq.errors import InferqError, StoreClosed, StoreError, StoreReadOnly
 from inferq.events import Event
 from inferq.store import Change, Grown
 from inferq.stores.sqlite import files, upkeep
 from inferq.stores.sqlite.instances import Instances
-from inferq.stores.sqlite.rows import decode_events
+from inferq.stores.sqlite.rows import readable_events
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Flow, Known, Transaction, head_of
 from inferq.task import FlowKey
@@ -84,6 +84,11 @@ class Writer:
             self._register()
         except sqlite3.Error as error:
             raise files.named(error, self._path) from error
+        except OSError as error:
+            place = f"{self._path}-instances"
+            raise StoreReadOnly(
+                f"expected to keep lock files in the folder {place}, got: {error.strerror}; remove what is there"
+            ) from error
         self._thread.start()
 
     def submit(self, commands: list[Command]) -> None:
@@ -114,10 +119,21 @@ class Writer:
                 self._renew_at = time.monotonic() + self._lease_ms / 4000
                 commands.append(Command(upkeep.renew, (self._clock.read(), self._lease_ms), None))
             if commands:
-                self._carry_out(commands)
+                self._carry_out_whatever_happens(commands)
             elif self._path != files.MEMORY:
                 self._watch()
         self._close()
+
+    def _carry_out_whatever_happens(self, commands: list[Command]) -> None:
+        """Nobody may wait for ever for a writer that died: it does not die, and says so to those who asked."""
+        try:
+            self._carry_out(commands)
+        except Exception as error:
+            log.exception("store.group_failed")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            refused = StoreError(f"the store could not carry out a command: {type(error).__name__}: {error}")
+            self._deliver(([(c.future, refused) for c in commands if c.future is not None], []))
 
     def _carry_out(self, commands: list[Command]) -> None:
         """One group, then the questions. If a group fails as a whole each command is tried alone: only the guilty one is refused."""
@@ -205,7 +221,7 @@ class Writer:
             self._db.execute("COMMIT")
             if dead:
                 self._rise()
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - the watch goes on, whatever others have written
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             log.warning("store.watch_failed", extra={"error": str(error)})
@@ -228,7 +244,7 @@ class Writer:
         events: list[Event] = []
         if not first and meta["position"] > known.position:
             for _, body in self._db.execute(SQL["events_after"], (known.position, -1)):
-                events += [event for event in decode_events(body) if event.position > known.position]
+                events += [event for event in readable_events(body) if event.position > known.position]
         paused = frozenset(scope for (scope,) in self._db.execute("SELECT scope FROM pause"))
         known.flows.update((flow.id, flow) for flow in flows)
         known.ids.update((flow.key, flow.id) for flow in flows)
@@ -265,11 +281,14 @@ class Writer:
                 break
             refused = StoreClosed("the store was closed; this command was not carried out")
             self._deliver(([(c.future, refused) for c in late or () if c.future is not None], []))
+        left = True
         try:
             held = self._db.execute("SELECT 1 FROM task WHERE state = 2 AND worker = ? LIMIT 1", (self._number,)).fetchone()
-            if held is None:
+            left = held is not None
+            if not left:
                 self._db.execute(SQL["drop_instance"], (self._number,))
         except sqlite3.Error as error:
             log.warning("store.leave_failed", extra={"error": str(error)})
         self._db.close()
-        self._instances.leave()
+        # Where claims are left the lock's file stays, free: whoever looks next sees at once that they are nobody's.
+        self._instances.leave(keep_file=left)
