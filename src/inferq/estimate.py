@@ -20,7 +20,8 @@ DEFAULT_OUTPUT_TOKENS: Final = 512
 MEDIUM_FROM: Final = 15_000
 LONG_FROM: Final = 75_000
 
-_OUTPUT_BOUNDS = frozenset({"max_completion_tokens", "max_tokens", "num_predict", "max_output_tokens"})
+_OUTPUT_BOUNDS = ("max_completion_tokens", "max_tokens", "num_predict", "max_output_tokens")
+"""In order: of several bounds the first counts."""
 _COUNTED = frozenset({"prompt", "system", "suffix", "template", "text", "input", "tools"})
 _WITHOUT_ANSWER = frozenset({"embed", "execute", "request"})
 
@@ -56,8 +57,10 @@ def output_tokens(action: str, payload: dict[str, Any], options: dict[str, Any])
     if action in _WITHOUT_ANSWER:
         return 0
     for source in (payload, options):
-        for name in _OUTPUT_BOUNDS & source.keys():
-            bound = source[name]
+        if not source:
+            continue
+        for name in _OUTPUT_BOUNDS:
+            bound = source.get(name)
             if isinstance(bound, int) and not isinstance(bound, bool) and bound > 0:
                 return bound
     return DEFAULT_OUTPUT_TOKENS
