@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from inferq.clock import Clock, SystemClock, seconds
-from inferq.config import BackendSettings, Settings, load
+from inferq.config import DEFAULT_BACKENDS, BackendSettings, Settings, load
 from inferq.errors import (
     AmbiguousId,
     ConfigError,
@@ -200,7 +200,9 @@ class AsyncQueue:
             from inferq.engine import Backends
 
             given = self._settings.backends if self._given is None else self._given
-            self._backends = Backends([_backend(place) for place in given])
+            # Who configured backends said which exist; who did not may use whatever is installed.
+            installed = self._given is None and _names(self._settings.backends) == _names(DEFAULT_BACKENDS)
+            self._backends = Backends([_backend(place) for place in given], installed=installed)
         return self._backends
 
     def backends(self) -> list[Backend]:
@@ -555,6 +557,10 @@ class AsyncQueue:
 
     async def store_stats(self) -> StoreStats:
         return await self.store.stats()
+
+
+def _names(backends: Sequence[BackendSettings]) -> list[tuple[str, str]]:
+    return [(backend.name, backend.executor) for backend in backends]
 
 
 def _backend(place: Backend | BackendSettings | Executor) -> Backend:

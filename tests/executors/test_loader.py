@@ -144,3 +144,9 @@ def test_a_plugin_package_works_by_pip_install_alone(tmp_path: Path) -> None:
     )
     assert before == "False\n"
     assert run("-c", program) == "inferq-shout {'text': 'HELLO!'}\n"
+    through_the_queue = (
+        "import inferq\n"
+        "with inferq.connect('sqlite:///plugin.db') as queue:\n"
+        "    print(queue.submit('shout', 'shout', payload={'text': 'hi'}).result(timeout=30).data)\n"
+    )
+    assert run("-c", through_the_queue) == "{'text': 'HI!'}\n", "no configuration: installed is enough"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from inferq.config import BackendSettings
-from inferq.errors import ConfigError, UnknownExecutor
+from inferq.errors import ConfigError, PluginError, UnknownExecutor
 from inferq.executor import Executor
-from inferq.executors import load
+from inferq.executors import found, load
 from inferq.policy import Heads, Pool
 from inferq.task import lane_parts
 
@@ -74,10 +74,14 @@ class Backend:
 
 
 class Backends:
-    """All of them, by name."""
+    """All of them, by name.
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        self._by_name: Mapping[str, Backend] = {backend.name: backend for backend in backends}
+    With `installed` an executor that nobody configured but that a package brings is a backend of its own name, from first use on.
+    """
+
+    def __init__(self, backends: Sequence[Backend], *, installed: bool = False) -> None:
+        self._installed = installed
+        self._by_name: dict[str, Backend] = {backend.name: backend for backend in backends}
         if len(self._by_name) < len(backends):
             names = ", ".join(backend.name for backend in backends)
             raise ConfigError(f"expected a name of its own for each backend, got {names}")
@@ -91,6 +95,7 @@ class Backends:
 
     def of_kind(self, kind: str, backend: str | None = None) -> Backend:
         """A backend of that executor (of that name, if one is given). Raises UnknownExecutor."""
+        self._bring_in(kind)
         for candidate in self._by_name.values():
             if candidate.kind == kind and backend in (None, candidate.name):
                 return candidate
@@ -102,15 +107,24 @@ class Backends:
             f"expected an executor that is configured here ({', '.join(kinds)}), got {kind!r}; see `inferq executors`", field="executor"
         )
 
+    def _bring_in(self, kind: str) -> None:
+        """Raises PluginError for an installed executor that cannot be loaded."""
+        if self._installed and kind not in self._by_name and kind in found():
+            self._by_name[kind] = Backend.from_settings(BackendSettings(kind, kind))
+
     def executor_of(self, kind: str, backend: str | None = None) -> Executor:
         """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""
         return self.of_kind(kind, backend).executor
 
     def serving(self, lane: str) -> tuple[Backend, ...]:
-        found = self._serving.get(lane)
-        if found is None:
-            found = self._serving[lane] = tuple(backend for backend in self._by_name.values() if backend.serves(lane))
-        return found
+        serving = self._serving.get(lane)
+        if serving is None:
+            try:
+                self._bring_in(lane_parts(lane)[0])
+            except PluginError as error:
+                log.warning("backend.plugin_failed", extra={"lane": lane, "error": str(error)})
+            serving = self._serving[lane] = tuple(backend for backend in self._by_name.values() if backend.serves(lane))
+        return serving
 
     def pools(self, heads: Heads, *, paused: frozenset[str], room: int, now: float) -> list[Pool]:
         """Free slots and the open lanes with work for them."""
