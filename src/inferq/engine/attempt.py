@@ -55,6 +55,7 @@ class Attempt:
         "_deadline",
         "_emit",
         "_ended",
+        "_entered",
         "_heard",
         "_loop",
         "_on_deaf",
@@ -92,6 +93,7 @@ class Attempt:
         self._stop: Stop | None = None
         self._heard: float | None = None
         self._begun = False
+        self._entered = False
         self._ended = False
         self._on_deaf = on_deaf
         self.abandoned = False
@@ -103,7 +105,8 @@ class Attempt:
         """Cancel the running call; the first reason counts."""
         if self._stop is None and not self._ended:
             self._stop = why
-            if self.task is not None:
+            # A task that is cancelled before its first step never runs it, nor what must be put right at its end.
+            if self._entered and self.task is not None:
                 self.task.cancel()
             self._loop.call_later(_PATIENCE, self._give_up)
 
@@ -115,6 +118,7 @@ class Attempt:
 
     async def run(self) -> Outcome | None:
         """The outcome; None when the claim is void (cancelled or lost) and there is nothing to write."""
+        self._entered = True
         try:
             if self._stop is not None:
                 raise asyncio.CancelledError
