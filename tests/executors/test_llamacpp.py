@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import math
@@ -74,8 +75,15 @@ def children(pid: int | str = "self") -> set[int]:
     """The model servers that a process runs now."""
     found = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found |= {int(child) for child in (task / "children").read_text().split()}
-    return {child for child in found if b"llamacpp_server" in Path(f"/proc/{child}/cmdline").read_bytes()}
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return {child for child in found if b"llamacpp_server" in _command(child)}
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 async def until(condition: Callable[[], bool], within: float = 30.0) -> None:

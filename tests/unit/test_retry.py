@@ -60,7 +60,7 @@ def test_full_jitter_fills_the_whole_range() -> None:
     assert 3.7 < sum(waits) / len(waits) < 4.3
 
 
-@given(st.integers(0, 1000), st.floats(0, 86_400), policies, seeds)
+@given(st.integers(0, 1000), st.floats(0.001, 86_400), policies, seeds)
 def test_a_backends_own_hint_is_a_floor_with_a_tenth_on_top(tries: int, after: float, policy: RetryPolicy, seed: int) -> None:
     assert after <= patience(tries, after, policy, random.Random(seed)) <= after * 1.1
 
