@@ -104,8 +104,8 @@ async def test_a_waiter_hears_of_another_process_while_its_own_writes_are_refuse
     async with place.queue(work=False) as queue:
         with start("worker", place).ready():
             handles = [await queue.submit("record", "do", payload={"n": n, "ms": 300}) for n in range(4)]
-            waiting = [asyncio.ensure_future(handle.wait(timeout=90)) for handle in handles]
-            with full(small_disk, room=600_000):
+            waiting = [asyncio.ensure_future(handle.wait(timeout=30)) for handle in handles]
+            with full(small_disk, room=150_000):
 
                 async def ended() -> bool:
                     await _refused(queue)
@@ -113,7 +113,7 @@ async def test_a_waiter_hears_of_another_process_while_its_own_writes_are_refuse
                     return states["completed"] == len(handles)
 
                 # Between two refusals the worker must be let in: SQLite's lock is not a queue.
-                await wait_until(ended, timeout=60, every=0.05, what="the worker to end them")
+                await wait_until(ended, timeout=20, every=0.05, what="the worker to end them")
             assert [task.state for task in await asyncio.gather(*waiting)] == [State.COMPLETED] * len(handles)
 
 
