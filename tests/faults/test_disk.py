@@ -105,7 +105,8 @@ async def test_a_waiter_hears_of_another_process_while_its_own_writes_are_refuse
         with start("worker", place).ready():
             handles = [await queue.submit("record", "do", payload={"n": n, "ms": 300}) for n in range(4)]
             waiting = [asyncio.ensure_future(handle.wait(timeout=30)) for handle in handles]
-            with full(small_disk, room=150_000):
+            # Room for what the worker writes in pages of 8 KB, far from enough for the 2 MB of each refused submit.
+            with full(small_disk, room=300_000):
 
                 async def ended() -> bool:
                     await _refused(queue)
