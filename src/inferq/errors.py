@@ -9,6 +9,7 @@ InferqError
 ├── TaskNotFound · AmbiguousId
 ├── Conflict
 │   ├── DuplicateKey                    same idempotency key, other body
+│   ├── StaleRecord                     somebody else changed the record meanwhile
 │   └── WrongState                      the task's state forbids it
 ├── Rejected → QueueFull                try later; `retry_after` in seconds
 ├── StoreError                          the truth could not be read or written
@@ -123,6 +124,12 @@ class DuplicateKey(Conflict):
 
     code = "duplicate_key"
     status = 422
+
+
+class StaleRecord(Conflict):
+    """A record was changed by somebody else since it was read (or exists although it had to be new); nothing was stored. Read it again."""
+
+    code = "stale"
 
 
 class WrongState(Conflict):

@@ -44,6 +44,7 @@ class TaskStarted(_TaskEvent, tag="task.started", gc=False):
 
     attempt: int = 1
     worker: str = ""
+    lane: str = ""
 
 
 class TaskRetrying(_TaskEvent, tag="task.retrying", gc=False):
@@ -77,6 +78,10 @@ class TaskCompleted(_TaskEvent, tag="task.completed", gc=False):
     attempt: int = 1
     waited_ms: int = 0
     ran_ms: int = 0
+    lane: str = ""
+    backend: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 class TaskFailed(_TaskEvent, tag="task.failed", gc=False):
@@ -85,6 +90,7 @@ class TaskFailed(_TaskEvent, tag="task.failed", gc=False):
     attempt: int = 0
     code: FailureCode | None = None
     error: str = ""
+    lane: str = ""
 
 
 class TaskCancelled(_TaskEvent, tag="task.cancelled", gc=False):
@@ -92,6 +98,7 @@ class TaskCancelled(_TaskEvent, tag="task.cancelled", gc=False):
 
     attempt: int = 0
     reason: str = ""
+    lane: str = ""
 
 
 class TaskRetried(_TaskEvent, tag="task.retried", gc=False):
@@ -123,6 +130,65 @@ class TasksPruned(_Event, tag="queue.pruned", gc=False):
     count: int = 0
 
 
+class RecordChanged(_Event, tag="record.changed", gc=False):
+    """A record (a schedule, a key, a webhook, a switch...) was put or, with `dropped`, removed. Its body is not in the log."""
+
+    kind: str = ""
+    id: str = ""
+    version: int = 0
+    dropped: bool = False
+
+
+class BatchFinished(_Event, tag="batch.finished", gc=False):
+    """The last task of a sealed batch ended."""
+
+    batch_id: str = ""
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class ScheduleFired(_Event, tag="schedule.fired", gc=False):
+    """A schedule made a task; `fire` is the nominal time in Unix milliseconds."""
+
+    schedule: str = ""
+    task_id: str = ""
+    fire: int = 0
+
+
+class ScheduleSkipped(_Event, tag="schedule.skipped", gc=False):
+    """A fire of a schedule made no task; `reason` says which policy forbade it."""
+
+    schedule: str = ""
+    fire: int = 0
+    reason: str = ""
+
+
+class BackendChanged(_Event, tag="backend.changed", gc=False):
+    """A backend is up, down, draining or disabled now, as `worker` sees it."""
+
+    backend: str = ""
+    state: str = ""
+    reason: str = ""
+    worker: str = ""
+
+
+class WebhookDelivered(_Event, tag="webhook.delivered", gc=False):
+    """A receiver took a delivery; `status` is its HTTP status."""
+
+    webhook: str = ""
+    task_id: str = ""
+    status: int = 0
+
+
+class WebhookFailed(_Event, tag="webhook.failed", gc=False):
+    """A delivery was given up."""
+
+    webhook: str = ""
+    task_id: str = ""
+    error: str = ""
+
+
 Event = (
     TaskSubmitted
     | TaskStaged
@@ -138,6 +204,13 @@ Event = (
     | QueuePaused
     | QueueResumed
     | TasksPruned
+    | RecordChanged
+    | BatchFinished
+    | ScheduleFired
+    | ScheduleSkipped
+    | BackendChanged
+    | WebhookDelivered
+    | WebhookFailed
 )
 
 TERMINAL = (TaskCompleted, TaskFailed, TaskCancelled)

@@ -113,7 +113,17 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
         due=submission.scheduled_at,
         expires=min(start, end) if start is not None and end is not None else start if end is None else end,
         at_most_once=submission.at_most_once,
+        batch=submission.batch,
+        labels=_labels(submission),
     )
+
+
+def _labels(submission: Submission) -> tuple[tuple[str, str], ...]:
+    if not submission.tags and submission.schedule is None and submission.batch is None:
+        return ()
+    labels = [("tag", tag) for tag in dict.fromkeys(submission.tags)]
+    labels += [(name, value) for name, value in (("schedule", submission.schedule), ("batch", submission.batch)) if value is not None]
+    return tuple(labels)
 
 
 @lru_cache(maxsize=4096)
@@ -146,6 +156,9 @@ def _is_plain(submission: Any) -> bool:
         and submission.max_retries is None
         and submission.estimate is None
         and submission.size is None
+        and submission.remote is None
+        and submission.batch is None
+        and submission.schedule is None
         and type(submission.stream) is bool
         and type(submission.at_most_once) is bool
     )
@@ -176,7 +189,7 @@ def _digest(submission: Submission) -> bytes:
     return hashlib.blake2b(_encode(body), digest_size=16).digest()
 
 
-_TEXTS: Final = ("executor", "action", "model", "tenant", "backend", "key")
+_TEXTS: Final = ("executor", "action", "model", "tenant", "backend", "key", "batch", "schedule")
 _MOMENTS: Final = ("scheduled_at", "start_deadline", "deadline")
 _COUNTS: Final = ("max_retries", "estimate")
 _BIGGEST: Final = 2**53

@@ -103,6 +103,26 @@ class Change(msgspec.Struct):
 Listener = Callable[[Change], None]
 
 
+class Record(msgspec.Struct, frozen=True):
+    """A small object that changes rarely (a schedule, a key, a webhook...): JSON in `body`, `version` 1 when new, one more each change."""
+
+    kind: str
+    id: str
+    version: int
+    body: bytes
+    created: int
+    updated: int
+
+
+class RecordPut(msgspec.Struct, frozen=True):
+    """A record to be put. `version` None: create or replace; 0: it must be new; else it must be at that version now."""
+
+    kind: str
+    id: str
+    body: bytes
+    version: int | None = None
+
+
 class StoreStats(msgspec.Struct, frozen=True):
     """For operators. Bytes and counts."""
 
@@ -127,8 +147,11 @@ class Store(Protocol):
 
     # a task's way ------------------------------------------------------------------------------------------------
 
-    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None) -> list[str]:
-        """Keep all of them or none; returns their ids in order.
+    async def add(
+        self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None
+    ) -> list[str]:
+        """Keep all of them or none; returns their ids in order. With a `guard` that record is put in the same transaction, or neither
+        (StaleRecord): what makes tasks from a record makes them once over all processes.
 
         A task whose key is known with the same digest is not added again: the first one's id is returned. Raises DuplicateKey
         (other digest) and QueueFull (more than `limit` would be waiting). Keys are told apart by tenant.
@@ -189,6 +212,18 @@ class Store(Protocol):
         """Undo `pause` of the same scope. Idempotent."""
         ...
 
+    async def put_record(self, put: RecordPut, now: Now) -> Record:
+        """Create or replace a record. Raises StaleRecord when it is not at the version that `put` names. Emits `record.changed`."""
+        ...
+
+    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None) -> bool:
+        """Remove a record; False when there was none. Raises StaleRecord when it is at another version than the one given."""
+        ...
+
+    async def tell(self, events: Sequence[Event], now: Now) -> None:
+        """Write events that belong to no transition (what a backend or a receiver did) to the log."""
+        ...
+
     # upkeep ------------------------------------------------------------------------------------------------------
 
     async def stage(self, now: Now, *, limit: int = 500, stepped: bool = False) -> int | None:
@@ -240,6 +275,14 @@ class Store(Protocol):
 
     async def last_event(self) -> int:
         """The position of the newest event, 0 when there was none."""
+        ...
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        """The record, or None."""
+        ...
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> list[Record]:
+        """Records of a kind by id, those after the id `after`."""
         ...
 
     async def counts(self) -> Counts:

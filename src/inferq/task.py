@@ -135,6 +135,7 @@ class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     `key` is the idempotency key: the same key with the same body is the same task. `timeout` bounds one attempt, `idle_timeout`
     the silence between chunks, `start_deadline` the moment until which it must have started, `deadline` the whole of it.
     `max_retries` 0 means none; None takes the queue's default. `at_most_once` fails a lost attempt instead of making another.
+    `remote` True asks for a remote backend, False forbids one. `batch` and `schedule` are the queue's own: what it came from.
     """
 
     executor: str
@@ -158,6 +159,9 @@ class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     stream: bool = False
     estimate: int | None = None
     size: Size | None = None
+    remote: bool | None = None
+    batch: str | None = None
+    schedule: str | None = None
 
 
 class NewTask(msgspec.Struct, gc=False):
@@ -173,6 +177,9 @@ class NewTask(msgspec.Struct, gc=False):
     due: int | None = None
     expires: int | None = None
     at_most_once: bool = False
+    batch: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    """(name, value) pairs it can be found by: its tags, its schedule, its batch."""
 
 
 class Task(msgspec.Struct, gc=False):

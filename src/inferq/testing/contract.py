@@ -8,6 +8,7 @@ from inferq.testing.contract_change import ChangeContract
 from inferq.testing.contract_claim import ClaimContract
 from inferq.testing.contract_finish import FinishContract
 from inferq.testing.contract_prune import PruneContract
+from inferq.testing.contract_records import RecordContract
 from inferq.testing.contract_shared import SharedContract
 from inferq.testing.contract_stream import StreamContract
 from inferq.testing.contract_upkeep import UpkeepContract
@@ -22,6 +23,7 @@ class StoreContract(
     UpkeepContract,
     PruneContract,
     AskContract,
+    RecordContract,
     SharedContract,
 ):
     """The contract of `inferq.store.Store`, method by method.

@@ -63,6 +63,7 @@ def new_task(
         due=due,
         expires=expires,
         at_most_once=at_most_once,
+        labels=tuple(("tag", tag) for tag in tags),
     )
 
 

@@ -57,7 +57,7 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
                 tx.leave(flow)
             tx.moved(state, CANCELLED, size=size)
             tx.streams.append(Grown(id))
-            tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason))
+            tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason, tx.lane(flow)))
             return None
 
         return _each(tx, ids, one)

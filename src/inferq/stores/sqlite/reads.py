@@ -7,7 +7,7 @@ from typing import Any
 
 from inferq.events import Event
 from inferq.executor import Chunk, Usage
-from inferq.store import Counts, Filter, LoggedChunk, Page, Position
+from inferq.store import Counts, Filter, LoggedChunk, Page, Position, Record
 from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_result, marks, readable_events, task_from
 from inferq.stores.sqlite.statements import SQL
 from inferq.task import AttemptRecord, State, Task, TaskResult
@@ -91,6 +91,15 @@ def last_event(db: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def record(db: sqlite3.Connection, kind: str, id: str) -> Record | None:
+    row = db.execute(SQL["record"], (kind, id)).fetchone()
+    return Record(*row) if row else None
+
+
+def records(db: sqlite3.Connection, kind: str, after: str, limit: int) -> list[Record]:
+    return [Record(*row) for row in db.execute(SQL["records"], (kind, after, limit))]
+
+
 def counts(db: sqlite3.Connection) -> Counts:
     states = {str(STATES[number]): tasks for number, tasks in db.execute("SELECT state, tasks FROM counter")}
     by_priority: dict[int, int] = {}
@@ -137,7 +146,7 @@ def _tests(where: Filter) -> tuple[list[str], list[Any]]:
     for column, wanted in (("$.executor", where.executors), ("$.model", where.models)):
         one_of(f"json_extract(CAST(p.spec AS TEXT), '{column}')", wanted)
     if where.tag is not None:
-        tests.append("EXISTS (SELECT 1 FROM json_each(CAST(p.spec AS TEXT), '$.tags') WHERE value = ?)")
+        tests.append("t.seq IN (SELECT seq FROM label WHERE name = 'tag' AND value = ?)")
         values.append(where.tag)
     if where.since is not None:
         tests.append("t.created >= ?")

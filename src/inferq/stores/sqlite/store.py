@@ -20,8 +20,8 @@ from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreDamaged, Sto
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
-from inferq.store import Change, Counts, Filter, Listener, LoggedChunk, Page, Position, Retention, StoreStats
-from inferq.stores.sqlite import changes, files, reads, upkeep, verbs
+from inferq.store import Change, Counts, Filter, Listener, LoggedChunk, Page, Position, Record, RecordPut, Retention, StoreStats
+from inferq.stores.sqlite import changes, files, reads, records, upkeep, verbs
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
@@ -116,8 +116,10 @@ class SQLiteStore:
             for listener in tuple(self._listeners):
                 listener(change)
 
-    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None) -> list[str]:
-        ids: list[str] = await self._call(verbs.add, (tasks, now, limit))
+    async def add(
+        self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None
+    ) -> list[str]:
+        ids: list[str] = await self._call(verbs.add, (tasks, now, limit, guard))
         return ids
 
     async def heads(self) -> tuple[list[Head], frozenset[str]]:
@@ -164,6 +166,17 @@ class SQLiteStore:
 
     async def resume(self, scope: str, now: Now) -> None:
         await self._call(changes.resume, (scope, now))
+
+    async def put_record(self, put: RecordPut, now: Now) -> Record:
+        record: Record = await self._call(records.put, (put, now))
+        return record
+
+    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None) -> bool:
+        dropped: bool = await self._call(records.drop, (kind, id, now, version))
+        return dropped
+
+    async def tell(self, events: Sequence[Event], now: Now) -> None:
+        await self._call(records.tell, (events, now))
 
     async def stage(self, now: Now, *, limit: int = 500, stepped: bool = False) -> int | None:
         due: int | None = await self._call(upkeep.stage, (now, limit, stepped))
@@ -227,6 +240,12 @@ class SQLiteStore:
 
     async def last_event(self) -> int:
         return await self._ask(reads.last_event)
+
+    async def record(self, kind: str, id: str) -> Record | None:
+        return await self._ask(partial(reads.record, kind=kind, id=id))
+
+    async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> list[Record]:
+        return await self._ask(partial(reads.records, kind=kind, after=after, limit=limit))
 
     async def counts(self) -> Counts:
         return await self._ask(reads.counts)

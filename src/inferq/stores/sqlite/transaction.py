@@ -92,6 +92,11 @@ class Transaction:
             return None
         return self.flows.get(number) or self.known.flows.get(number)
 
+    def lane(self, number: int) -> str:
+        """The lane of a flow."""
+        flow = self.peek(number)
+        return flow.key.lane if flow is not None else ""
+
     def enter(self, number: int, seq: int, count: int = 1) -> None:
         """Tasks join a flow, the first of them with this sequence number."""
         flow = self.flow(number)

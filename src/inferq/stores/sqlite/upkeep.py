@@ -51,7 +51,7 @@ def _expire(tx: Transaction, now: Now, limit: int) -> int:
             tx.leave(flow)
         tx.moved(state, FAILED, size=size)
         tx.streams.append(Grown(id))
-        tx.events.append(TaskFailed(0, now.wall, id, attempt, "expired", error))
+        tx.events.append(TaskFailed(0, now.wall, id, attempt, "expired", error, tx.lane(flow)))
     return len(rows)
 
 
@@ -89,7 +89,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
         tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, 1, seq))
         tx.moved(RUNNING, FAILED, size=size)
         tx.streams.append(Grown(id))
-        tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why))
+        tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why, tx.lane(flow)))
         return
     tx.execute(SQL["wait"], (PENDING, None, None, 0, 1, "lost", error, seq))
     tx.moved(RUNNING, PENDING, size=size)
@@ -133,6 +133,7 @@ _OF_A_TASK = (
     ("attempt", "task"),
     ("chunk", "task"),
     ("idempotency", "seq"),
+    ("label", "seq"),
 )
 
 

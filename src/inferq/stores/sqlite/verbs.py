@@ -14,7 +14,8 @@ from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
 from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStaged, TaskStarted, TaskSubmitted
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want
-from inferq.store import Grown
+from inferq.store import Grown, RecordPut
+from inferq.stores.sqlite.records import put_one
 from inferq.stores.sqlite.rows import (
     CANCELLED,
     COMPLETED,
@@ -34,19 +35,21 @@ _BOUND = 500
 
 # ── add ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-AddCall = tuple[Sequence[NewTask], Now, int | None]
+AddCall = tuple[Sequence[NewTask], Now, int | None, RecordPut | None]
 
 
 def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqError]:
     """Each call is kept whole or not at all; a refused one writes nothing."""
     replies: list[list[str] | InferqError] = []
     arrivals = _Arrivals(tx)
-    for new, now, limit in calls:
+    for new, now, limit, guard in calls:
         try:
             known = _known_keys(tx, new)
             if limit is not None:
                 arrivals.settle()
                 _check_room(tx, _count_fresh(new, known), limit)
+            if guard is not None:
+                put_one(tx, guard, now)
         except InferqError as error:
             replies.append(error)
             continue
@@ -55,6 +58,8 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
     if arrivals.tasks:
         write_many(tx.execute, "add_task", arrivals.tasks)
         write_many(tx.execute, "add_payload", arrivals.payloads)
+    if arrivals.labels:
+        write_many(tx.execute, "add_label", arrivals.labels)
     return replies
 
 
@@ -64,6 +69,7 @@ class _Arrivals:
     def __init__(self, tx: Transaction) -> None:
         self.tasks: list[Row] = []
         self.payloads: list[Row] = []
+        self.labels: list[Row] = []
         self._tx = tx
         self._entered: dict[int, list[int]] = {}
         self._last_key: FlowKey | None = None
@@ -97,6 +103,8 @@ class _Arrivals:
         count[1] += size
         self.tasks.append((seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, wall, size))
         self.payloads.append((seq, task.spec))
+        if task.labels:
+            self.labels += [(name, value, seq) for name, value in task.labels]
         if key is not None:
             tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
             known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
@@ -223,7 +231,7 @@ def _end_unreadable(tx: Transaction, number: int, *, wall: int) -> None:
     tx.moved(PENDING, FAILED, size=size)
     tx.leave(number)
     tx.streams.append(Grown(id))
-    tx.events.append(TaskFailed(0, wall, id, attempt, "internal", error))
+    tx.events.append(TaskFailed(0, wall, id, attempt, "internal", error, tx.flow(number).key.lane))
 
 
 def _pop_heads(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: Row) -> list[tuple[FlowKey, Popped]]:
@@ -281,7 +289,7 @@ def _claim_from(tx: Transaction, key: FlowKey, popped: Popped, token: int, now: 
         # It has started: from now on only its deadline can end it while it waits for a retry.
         tx.execute("UPDATE task SET expires = ? WHERE seq = ?", (spec.deadline, seq))
     tx.held[seq] = (attempt, token, size)
-    tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name))
+    tx.events.append(TaskStarted(0, now.wall, id, attempt, tx.name, key.lane))
     return Claim(task, attempt, token, tx.name)
 
 
@@ -361,7 +369,7 @@ def finish(tx: Transaction, calls: Sequence[FinishCall]) -> list[list[ClaimLost 
             results.append((seq, body))
             before += size
             after += size + len(body)
-            _completed(tx, held, now.wall)
+            _completed(tx, held, outcome, now.wall)
     if done:
         write_many(tx.execute, "complete", done)
         write_many(tx.execute, "add_result", results)
@@ -400,13 +408,16 @@ def _result_of(held: Claim, outcome: Outcome, now: Now) -> TaskResult:
     )
 
 
-def _completed(tx: Transaction, held: Claim, wall: int) -> None:
+def _completed(tx: Transaction, held: Claim, outcome: Outcome, wall: int) -> None:
     """What else a completion means. Its attempt record is derived from the result when somebody asks."""
     task = held.task
     started = task.started or wall
     tx.forgotten.append((task.seq, held.attempt))
     tx.streams.append(Grown(task.id))
-    tx.events.append(TaskCompleted(0, wall, task.id, held.attempt, max(0, started - task.created), max(0, wall - started)))
+    usage = outcome.usage
+    came, went = (usage.input_tokens, usage.output_tokens) if usage else (None, None)
+    waited, ran = max(0, started - task.created), max(0, wall - started)
+    tx.events.append(TaskCompleted(0, wall, task.id, held.attempt, waited, ran, task.flow.lane, outcome.backend, came, went))
 
 
 def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
@@ -437,9 +448,9 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         tx.moved(RUNNING, state, size=size)
         tx.streams.append(Grown(task.id))
         if state == FAILED:
-            tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error))
+            tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error, task.flow.lane))
         else:
-            tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error))
+            tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error, task.flow.lane))
         return
     at = outcome.at if outcome.delay is None else now.wall + outcome.delay
     at = at if at is not None and at > now.wall else None

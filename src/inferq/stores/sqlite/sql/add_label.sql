@@ -1,0 +1,3 @@
+-- verbs.add: what a new task can be found by.
+INSERT INTO label (name, value, seq)
+VALUES (?, ?, ?)
