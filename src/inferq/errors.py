@@ -11,7 +11,12 @@ InferqError
 │   ├── DuplicateKey                    same idempotency key, other body
 │   ├── StaleRecord                     somebody else changed the record meanwhile
 │   └── WrongState                      the task's state forbids it
-├── Rejected → QueueFull                try later; `retry_after` in seconds
+├── Rejected                            try later; `retry_after` in seconds
+│   └── QueueFull · RateLimited
+├── ApiError                            the server refused the request; `status` and `code` are its own
+│   └── Unauthenticated · Forbidden
+├── TransportError                      the server could not be asked, or its answer not be understood
+│   └── ConnectFailed · ConnectionLost · RequestTimeout (also TimeoutError) · ProtocolError
 ├── StoreError                          the truth could not be read or written
 │   ├── StoreLocked · StoreFull · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
 ├── ClaimLost                           the claim was superseded; `reason` says by what
@@ -55,9 +60,11 @@ FAILURE_CODES: frozenset[str] = frozenset(get_args(FailureCode))
 class InferqError(Exception):
     """Base of every error that inferq raises on purpose."""
 
-    code: ClassVar[str] = "internal"
-    status: ClassVar[int] = 500
+    code: str = "internal"
+    status: int = 500
     retryable: ClassVar[bool] = False
+    request_id: str = ""
+    """What the server calls the request, where the error came over HTTP."""
 
 
 class ConfigError(InferqError):
@@ -86,9 +93,13 @@ class InvalidTask(InferqError):
 class UnknownExecutor(InvalidTask):
     """No executor or backend of that name is configured here."""
 
+    code = "unknown_executor"
+
 
 class UnknownAction(InvalidTask):
     """The executor exists but does not know the action."""
+
+    code = "unknown_action"
 
 
 class PayloadTooLarge(InvalidTask):
@@ -154,6 +165,73 @@ class QueueFull(Rejected):
     """As many tasks wait as `max_queue_size` allows."""
 
     code = "queue_full"
+
+
+class RateLimited(Rejected):
+    """More requests or tasks in a time than this caller may have."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class ApiError(InferqError):
+    """The server refused the request for a reason of its own; `status` and `code` are those of its answer."""
+
+    code = "api"
+    status = 400
+
+    def __init__(self, message: str, *, status: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.status = self.status if status is None else status
+        self.code = code or self.code
+
+
+class Unauthenticated(ApiError):
+    """The server wants a key, or does not know the one that came."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(ApiError):
+    """The key is known, but may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class TransportError(InferqError):
+    """The server could not be asked, or its answer could not be understood."""
+
+    code = "transport"
+    status = 502
+    retryable = True
+
+
+class ConnectFailed(TransportError):
+    """There is no server at that address, or it cannot be reached; the request was not sent."""
+
+    code = "connect_failed"
+
+
+class ConnectionLost(TransportError):
+    """The connection was cut after the request left and before its answer had come; it may have been carried out."""
+
+    code = "connection_lost"
+
+
+class RequestTimeout(TransportError, TimeoutError):
+    """No answer came in time; the request may have been carried out."""
+
+    code = "request_timeout"
+    status = 504
+
+
+class ProtocolError(TransportError):
+    """Something answered, but not as an inferq server of a version that this client understands."""
+
+    code = "protocol"
+    retryable = False
 
 
 class StoreError(InferqError):

@@ -26,12 +26,12 @@ MEANING: dict[Exit, str] = {
     Exit.FAILED: "a task failed or was cancelled, a check found something, or an unexpected error",
     Exit.USAGE: "usage: wrong option, wrong setting, refused task",
     Exit.PARTIAL: "some of several succeeded, others did not",
-    Exit.PERMISSION: "permission: a file or the store may not be written or read",
+    Exit.PERMISSION: "permission: a file or the store may not be written or read, or the server refused the key",
     Exit.NOT_FOUND: "not found: no such task, model or file",
     Exit.CONFLICT: "conflict: wrong state, key used with another body",
     Exit.UNREACHABLE: "the store or server cannot be used (locked, damaged, full, newer, down)",
     Exit.TIMEOUT: "timed out waiting; the task goes on",
-    Exit.REJECTED: "rejected: the queue is full",
+    Exit.REJECTED: "rejected: the queue is full or a limit is reached",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -39,6 +39,8 @@ MEANING: dict[Exit, str] = {
 _BY_CODE: dict[str, Exit] = {
     "config": Exit.USAGE,
     "bad_request": Exit.USAGE,
+    "unknown_executor": Exit.USAGE,
+    "unknown_action": Exit.USAGE,
     "payload_too_large": Exit.USAGE,
     "ambiguous_id": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
@@ -55,6 +57,14 @@ _BY_CODE: dict[str, Exit] = {
     "schema_too_new": Exit.UNREACHABLE,
     "store_closed": Exit.UNREACHABLE,
     "wait_timeout": Exit.TIMEOUT,
+    "rate_limited": Exit.REJECTED,
+    "unauthenticated": Exit.PERMISSION,
+    "forbidden": Exit.PERMISSION,
+    "transport": Exit.UNREACHABLE,
+    "connect_failed": Exit.UNREACHABLE,
+    "connection_lost": Exit.UNREACHABLE,
+    "request_timeout": Exit.UNREACHABLE,
+    "protocol": Exit.UNREACHABLE,
 }
 
 
