@@ -6,7 +6,7 @@ InferqError
 ├── InvalidTask                         the submission is wrong; `field` says where
 │   ├── UnknownExecutor · UnknownAction
 │   └── PayloadTooLarge
-├── TaskNotFound · AmbiguousId
+├── TaskNotFound · RecordNotFound · AmbiguousId
 ├── Conflict
 │   ├── DuplicateKey                    same idempotency key, other body
 │   ├── StaleRecord                     somebody else changed the record meanwhile
@@ -116,6 +116,13 @@ class TaskNotFound(InferqError):
     status = 404
 
 
+class RecordNotFound(InferqError):
+    """Nothing of that kind (a key, a webhook, a schedule...) has that id or name."""
+
+    code = "record_not_found"
+    status = 404
+
+
 class AmbiguousId(InferqError):
     """An id prefix fits more than one task."""
 
@@ -168,7 +175,7 @@ class QueueFull(Rejected):
 
 
 class RateLimited(Rejected):
-    """More requests or tasks in a time than this caller may have."""
+    """The caller's own limit is reached (as many tasks of its tenant wait as may); others are still served."""
 
     code = "rate_limited"
     status = 429
@@ -187,14 +194,14 @@ class ApiError(InferqError):
 
 
 class Unauthenticated(ApiError):
-    """The server wants a key, or does not know the one that came."""
+    """The request carries no valid key; nothing was done. Which part of a key was wrong is never said."""
 
     code = "unauthenticated"
     status = 401
 
 
 class Forbidden(ApiError):
-    """The key is known, but may not do this."""
+    """The key is valid but does not cover this: role, priority ceiling, model, executor or tenant. Nothing was done."""
 
     code = "forbidden"
     status = 403

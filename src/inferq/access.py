@@ -1,0 +1,212 @@
+"""Who asks and what they may: keys, roles, and what a key's limits do to a submission. Pure: decisions over values."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from inferq.errors import Forbidden, InvalidTask, TaskNotFound, Unauthenticated
+from inferq.task import Submission, priority_name
+
+Role = Literal["read", "submit", "operator", "admin"]
+"""What a key may do, each role including the ones before it.
+
+`read` asks and watches; `submit` adds work and changes its own; `operator` changes everybody's work, schedules, backends and
+webhooks; `admin` also makes and revokes keys and reads the audit log.
+"""
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+
+_PREFIX: Final = "iq"
+_ID_BYTES: Final = 10
+_SECRET_BYTES: Final = 20
+
+
+class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who makes a request, and the bounds of what it may ask for.
+
+    `tenant` None sees and touches everything; with a tenant nothing else exists for it. `models` and `executors` are names or
+    beginnings such as `qwen3*`; empty means any. `expires` is Unix milliseconds.
+    """
+
+    id: str
+    name: str
+    role: Role
+    tenant: str | None = None
+    max_priority: int | None = None
+    models: tuple[str, ...] = ()
+    executors: tuple[str, ...] = ()
+    expires: int | None = None
+
+
+LOCAL: Final = Principal("local", "local", "admin")
+"""Everybody who reaches a loopback server that has no keys."""
+
+
+# ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NewKey(msgspec.Struct, frozen=True):
+    """A key just made: `text` is shown to its owner once and kept nowhere; `digest` is what is stored."""
+
+    id: str
+    text: str
+    digest: str
+
+
+def new_key() -> NewKey:
+    """A key `iq_<id>_<secret>` from the system's randomness: 80 bits of id, 160 bits of secret."""
+    id, secret = _word(_ID_BYTES), _word(_SECRET_BYTES)
+    text = f"{_PREFIX}_{id}_{secret}"
+    return NewKey(id, text, digest_of(text))
+
+
+def _word(count: int) -> str:
+    return base64.b32encode(secrets.token_bytes(count)).decode().lower()
+
+
+def digest_of(key: str) -> str:
+    """What is stored of a key.
+
+    A plain SHA-256: the secret has 160 random bits, which no one can guess however fast the hash is. Slow hashes protect what people
+    choose, and would cost every request a tenth of a second.
+    """
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Whether two digests are equal, in a time that does not depend on where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def id_in(key: str) -> str | None:
+    """The id in a key's text, None where it is no key of ours."""
+    prefix, _, rest = key.partition("_")
+    id, _, secret = rest.partition("_")
+    return id if prefix == _PREFIX and id.isalnum() and id.isascii() and len(id) <= 64 and secret else None
+
+
+def bearer_in(headers: Mapping[str, str]) -> str | None:
+    """The key in `Authorization: Bearer …` (RFC 6750) of headers with lower-case names; None where there is none.
+
+    `X-API-Key` is read too, for tools that can send nothing else. Raises Unauthenticated for another scheme.
+    """
+    given = headers.get("authorization")
+    if given is None:
+        return headers.get("x-api-key")
+    scheme, _, token = given.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("expected the header `Authorization: Bearer iq_…`, got another scheme; give a key of this server")
+    return token.strip()
+
+
+# ── what a principal may ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def may(principal: Principal, role: Role) -> bool:
+    """Whether the principal's role includes this one."""
+    return ROLES.index(principal.role) >= ROLES.index(role)
+
+
+def require(principal: Principal, role: Role) -> None:
+    """Raises Forbidden, naming both roles, where the principal's role does not include this one."""
+    if not may(principal, role):
+        raise Forbidden(f"expected a key of role {role} or above, but key {principal.name!r} has role {principal.role}")
+
+
+def require_everything(principal: Principal) -> None:
+    """For what concerns all tenants together (pauses, backends, schedules of others): raises Forbidden for a tenant's key."""
+    if principal.tenant is not None:
+        raise Forbidden(f"this concerns all tenants, and key {principal.name!r} belongs to tenant {principal.tenant!r} only")
+
+
+def sees(principal: Principal, tenant: str) -> bool:
+    """Whether tasks of that tenant exist for this principal."""
+    return principal.tenant is None or principal.tenant == tenant
+
+
+def require_visible(principal: Principal, id: str, tenant: str) -> None:
+    """Raises for another tenant's task the very error that an unknown id raises."""
+    if not sees(principal, tenant):
+        raise unknown_task(id)
+
+
+def unknown_task(id: str) -> TaskNotFound:
+    """What a task that does not exist, for anybody or for this caller, is answered with."""
+    return TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+
+
+def check_priority(principal: Principal, priority: int) -> None:
+    """Raises Forbidden for a priority above the key's ceiling. It is refused and not lowered: silence would be a lie about the order."""
+    ceiling = principal.max_priority
+    if ceiling is not None and priority > ceiling:
+        raise Forbidden(
+            f"expected a priority of at most {priority_name(ceiling)} ({ceiling}), the ceiling of key {principal.name!r}, got {priority}"
+        )
+
+
+def authorise(principal: Principal, submission: Submission) -> Submission:
+    """The submission as this principal may make it: with its tenant, whatever the caller named.
+
+    Raises Forbidden where the role, the priority ceiling, the models or the executors do not cover it, or where it names another
+    tenant than the key's; InvalidTask for what only the queue itself may set.
+    """
+    require(principal, "submit")
+    if submission.tenant and not sees(principal, submission.tenant):
+        raise Forbidden(
+            f"expected tenant {principal.tenant!r}, the one of key {principal.name!r}, got {submission.tenant!r}; leave the tenant out"
+        )
+    if submission.schedule is not None:
+        raise InvalidTask("only schedules themselves set this; leave it out", field="schedule")
+    check_priority(principal, submission.priority)
+    if principal.executors and not _fits_any(submission.executor, principal.executors):
+        raise Forbidden(_not_among("executors", principal, principal.executors, submission.executor))
+    if principal.models:
+        for model in _models_in(submission):
+            if not _fits_any(model, principal.models):
+                raise Forbidden(_not_among("models", principal, principal.models, model))
+    if principal.tenant is None or submission.tenant == principal.tenant:
+        return submission
+    return msgspec.structs.replace(submission, tenant=principal.tenant)
+
+
+def _not_among(what: str, principal: Principal, allowed: Iterable[str], got: str) -> str:
+    return f"expected one of the {what} of key {principal.name!r} ({', '.join(allowed)}), got {got or 'none'!r}"
+
+
+def _fits_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
+
+
+def _models_in(submission: Submission) -> Iterator[str]:
+    """Every model that a submission names, wherever: payload and options travel to the backend, and some read models from there."""
+    yield submission.model
+    for place in (submission.payload, submission.options, submission.payload.get("options")):
+        if isinstance(place, Mapping):
+            for field in ("model", "models", "fallbacks"):
+                if field in place:
+                    yield from _texts(place[field])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            if name == "model":
+                yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def check_pattern(pattern: str, field: str) -> str:
+    """A name, or a beginning with `*` at its end. Raises InvalidTask for a `*` elsewhere and for an empty text."""
+    if not pattern or "*" in pattern[:-1] or not pattern.isprintable():
+        raise InvalidTask(f"expected a name, or the beginning of one with * at its end, got {pattern!r}", field=field)
+    return pattern
