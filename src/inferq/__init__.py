@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from inferq.events import Event
     from inferq.executor import Answer, Call, Chunk, Executor, Health, Usage
     from inferq.handle import AsyncHandle
-    from inferq.queue import AsyncQueue, QueueStats, aconnect
+    from inferq.opening import aconnect, connect
+    from inferq.queue import AsyncQueue, QueueStats
     from inferq.store import Filter, LoggedChunk, Page, Position
-    from inferq.sync import Handle, Queue, connect
+    from inferq.sync import Handle, Queue
     from inferq.task import State, Submission, Task, TaskResult
 
 _HOME = {
@@ -78,9 +79,10 @@ _HOME = {
     "inferq.events": ("Event",),
     "inferq.executor": ("Answer", "Call", "Chunk", "Executor", "Health", "Usage"),
     "inferq.handle": ("AsyncHandle",),
-    "inferq.queue": ("AsyncQueue", "QueueStats", "aconnect"),
+    "inferq.opening": ("aconnect", "connect"),
+    "inferq.queue": ("AsyncQueue", "QueueStats"),
     "inferq.store": ("Filter", "LoggedChunk", "Page", "Position"),
-    "inferq.sync": ("Handle", "Queue", "connect"),
+    "inferq.sync": ("Handle", "Queue"),
     "inferq.task": ("State", "Submission", "Task", "TaskResult"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from inferq.clock import Clock
 from inferq.config import BackendSettings, Settings
+from inferq.door import Moment, QueueStats
 from inferq.errors import StoreClosed, TaskError
 from inferq.events import Event
 from inferq.executor import Executor
-from inferq.handle import AsyncHandle
-from inferq.queue import AsyncQueue, Duration, Moment, QueueStats
+from inferq.handle import AsyncHandle, Duration
+from inferq.queue import AsyncQueue
 from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
 
@@ -247,6 +248,11 @@ class Queue:
                 signal.signal(number, handler)
 
     @property
+    def url(self) -> str:
+        """Where the queue is: a store's URL, without secrets."""
+        return self.asynchronous.url
+
+    @property
     def settings(self) -> Settings:
         return self.asynchronous.settings
 
@@ -279,6 +285,7 @@ class Queue:
         max_retries: int | None = None,
         at_most_once: bool = False,
         stream: bool | None = None,
+        remote: bool | None = None,
     ) -> Handle:
         """Keep one task; durable when this returns. See `AsyncQueue.submit`."""
         made = self.asynchronous.submit(
@@ -302,6 +309,7 @@ class Queue:
             max_retries=max_retries,
             at_most_once=at_most_once,
             stream=stream,
+            remote=remote,
         )
         return Handle(self, self.call(made).id)
 
@@ -465,10 +473,3 @@ class Queue:
 
     def store_stats(self) -> StoreStats:
         return self.call(self.asynchronous.store_stats())
-
-
-def connect(url: str | None = None, *, work: bool = True, settings: Settings | None = None) -> Queue:
-    """An open Queue on the store that the URL names; close it, or use it as a context manager."""
-    queue = Queue(url, work=work, settings=settings)
-    queue.start()
-    return queue

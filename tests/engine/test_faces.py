@@ -23,7 +23,8 @@ PLUMBING = {"asynchronous", "begin", "call", "keep", "store", "tell"}
 def public(face: type) -> dict[str, Any]:
     return {
         name: value
-        for name, value in vars(face).items()
+        for cls in reversed(face.__mro__[:-1])
+        for name, value in vars(cls).items()
         if not name.startswith("_") and name not in PLUMBING and not inspect.ismemberdescriptor(value)
     }
 

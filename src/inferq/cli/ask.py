@@ -231,7 +231,8 @@ async def _show(app: App, task_id: str, part: str) -> None:
 
 _REQUEST = (
     "executor", "action", "model", "backend", "priority", "tenant", "tags", "metadata", "key", "scheduled_at", "timeout",
-    "idle_timeout", "start_deadline", "deadline", "max_retries", "at_most_once", "stream", "options", "payload",
+    "idle_timeout", "start_deadline", "deadline", "max_retries", "at_most_once", "stream", "remote", "batch", "schedule",
+    "options", "payload",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The front door: submit, ask, cancel, watch. It holds the store and, unless told otherwise, an engine that works in this process."""
+"""The door of a queue in this process: it holds the store and, unless told otherwise, an engine that works here."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import asyncio
 import builtins
 import logging
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from inferq.clock import Clock, SystemClock, seconds
 from inferq.config import DEFAULT_BACKENDS, BackendSettings, Settings, load
+from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, checked_text, is_text
 from inferq.errors import (
-    AmbiguousId,
     ConfigError,
     InvalidTask,
     StoreClosed,
-    TaskCancelled,
-    TaskError,
-    TaskFailed,
     TaskNotFound,
     WaitTimeout,
     WrongState,
@@ -32,7 +27,7 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import STREAMED_ACTIONS, admit, checked_priority, plain
+from inferq.intake import admit, checked_priority
 from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
@@ -43,24 +38,9 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("inferq.queue")
 
 _LARGEST_PAGE: Final = 10_000
-_LONGEST: Final = 1000 * 365.25 * 86_400
-Moment = datetime | Duration
-"""An aware datetime, or a duration from now."""
 
 
-class QueueStats(msgspec.Struct, frozen=True):
-    """Tasks by state; pending ones by priority and lane; this process's slots; what is paused."""
-
-    states: dict[str, int]
-    total: int
-    pending_by_priority: dict[int, int]
-    pending_by_lane: dict[str, int]
-    workers_active: int
-    workers_idle: int
-    paused: list[str]
-
-
-class AsyncQueue:
+class AsyncQueue(AsyncDoor):
     """A durable queue in this program.
 
         async with AsyncQueue("sqlite:///inferq.db") as queue:
@@ -80,6 +60,7 @@ class AsyncQueue:
         work: bool = True,
         clock: Clock | None = None,
     ) -> None:
+        super().__init__()
         self._settings = settings if settings is not None else load().settings
         self._url = url if url is not None else self._settings.store.url
         self._clock = clock or SystemClock()
@@ -89,16 +70,8 @@ class AsyncQueue:
         self._store: Store | None = None
         self._hub: Hub | None = None
         self._engine: Engine | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     # coming and going ------------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def start(self) -> None:
         """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
@@ -140,9 +113,7 @@ class AsyncQueue:
         self._engine = None
         if self._hub is not None:
             self._hub.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._drop_all()
         self._store = None
         await store.close()
 
@@ -168,15 +139,9 @@ class AsyncQueue:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Own a background task: it is awaited or cancelled when the queue closes, and what it raises is logged."""
-        self._tasks.add(task)
-        task.add_done_callback(self._dropped)
-
-    def _dropped(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("queue.background_failed", exc_info=error)
+    @property
+    def url(self) -> str:
+        return self._url
 
     @property
     def store(self) -> Store:
@@ -211,60 +176,7 @@ class AsyncQueue:
 
     # submit ----------------------------------------------------------------------------------------------------------
 
-    async def submit(
-        self,
-        executor: str,
-        action: str,
-        *,
-        model: str = "",
-        payload: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        priority: int | str = "normal",
-        backend: str | None = None,
-        tenant: str = "",
-        key: str | None = None,
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        at: datetime | None = None,
-        delay: Duration | None = None,
-        timeout: Duration | None = None,
-        idle_timeout: Duration | None = None,
-        start_deadline: Moment | None = None,
-        deadline: Moment | None = None,
-        max_retries: int | None = None,
-        at_most_once: bool = False,
-        stream: bool | None = None,
-    ) -> AsyncHandle:
-        """Keep one task; durable when this returns. Raises InvalidTask (nothing stored), DuplicateKey, QueueFull, StoreError.
-
-        `at` or `delay` says when it may start at the earliest. The same `key` with the same body is the same task.
-        """
-        if at is not None and delay is not None:
-            raise InvalidTask("expected at or delay, got both", field="at")
-        if at is not None and not isinstance(at, datetime):
-            raise InvalidTask(f"expected a time with its zone, got {at!r}; use delay for a duration", field="at")
-        # Whatever came is put in as it is: `admit` checks types where they are not the plain ones, and names the field.
-        submission = Submission(
-            executor,
-            action,
-            model,
-            plain(payload),
-            plain(options),
-            checked_priority(priority),
-            backend,
-            tenant,
-            key,
-            list(tags) if isinstance(tags, tuple) else tags,  # type: ignore[arg-type]
-            plain(metadata),
-            self._instant(at, "at") if at is not None else self._instant(delay, "delay"),
-            None if timeout is None else _seconds(timeout, "timeout"),
-            None if idle_timeout is None else _seconds(idle_timeout, "idle_timeout"),
-            None if start_deadline is None else self._instant(start_deadline, "start_deadline"),
-            None if deadline is None else self._instant(deadline, "deadline"),
-            max_retries,
-            at_most_once,
-            action in STREAMED_ACTIONS if stream is None else stream,
-        )
+    async def _submit_one(self, submission: Submission) -> AsyncHandle:
         task = admit(submission, self._places().executor_of, max_bytes=self._settings.store.max_payload_bytes)
         return (await self._keep([task]))[0]
 
@@ -291,112 +203,11 @@ class AsyncQueue:
         ids = await store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
         return [AsyncHandle(self, id) for id in ids]
 
-    async def chat(
-        self, model: str, messages: str | Sequence[Mapping[str, Any]], *, system: str | None = None, executor: str = "ollama", **common: Any
-    ) -> AsyncHandle:
-        """A chat; a text is one message of the user. `common` is everything `submit` takes; further payload fields go in `payload`."""
-        said: Any = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        if isinstance(said, Sequence):
-            said = [dict(message) if isinstance(message, Mapping) else message for message in said]
-        return await self._ask_model(executor, "chat", model, {"messages": said, "system": system}, common)
-
-    async def generate(
-        self,
-        model: str,
-        prompt: str,
-        *,
-        system: str | None = None,
-        template: str | None = None,
-        raw: bool | None = None,
-        executor: str = "ollama",
-        **common: Any,
-    ) -> AsyncHandle:
-        """A completion of a prompt."""
-        payload = {"prompt": prompt, "system": system, "template": template, "raw": raw}
-        return await self._ask_model(executor, "generate", model, payload, common)
-
-    async def embed(
-        self, model: str, input: str | Sequence[str], *, truncate: bool | None = None, executor: str = "ollama", **common: Any
-    ) -> AsyncHandle:
-        """Vectors of one or more texts."""
-        texts: Any = list(input) if isinstance(input, tuple) else input
-        return await self._ask_model(executor, "embed", model, {"input": texts, "truncate": truncate}, common)
-
-    async def _ask_model(self, executor: str, action: str, model: str, own: dict[str, Any], common: dict[str, Any]) -> AsyncHandle:
-        payload: Any = {name: value for name, value in own.items() if value is not None}
-        further = common.pop("payload", None)
-        if isinstance(further, Mapping):
-            payload |= further
-        elif further is not None:
-            raise InvalidTask(f"expected a mapping of further fields, got {type(further).__name__}", field="payload")
-        return await self.submit(executor, action, model=model, payload=payload, **common)
-
-    async def batch(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[TaskResult | TaskError]:
-        """Submit all, wait for all; results in order, a failed or cancelled task's error in its place."""
-        return await self._collect(await self.submit_many(submissions))
-
-    async def batch_in_background(
-        self,
-        submissions: Iterable[Submission | Mapping[str, Any]],
-        callback: Callable[[list[TaskResult | TaskError]], object] | None = None,
-    ) -> list[AsyncHandle]:
-        """Submit all and return at once; `callback` gets all results in order when the last has ended."""
-        handles = await self.submit_many(submissions)
-        if callback is not None:
-            told = callback
-
-            async def tell() -> None:
-                told(await self._collect(handles))
-
-            self.keep(asyncio.create_task(tell()))
-        return handles
-
-    async def _collect(self, handles: Sequence[AsyncHandle]) -> list[TaskResult | TaskError]:
-        async def one(handle: AsyncHandle) -> TaskResult | TaskError:
-            try:
-                return await handle.result()
-            except TaskError as error:
-                return error
-            except TaskNotFound as error:
-                # Retention removed it before its result was read.
-                return TaskFailed(str(error), task_id=handle.id, failure="not_found", attempts=0)
-
-        return await asyncio.gather(*(one(handle) for handle in handles))
-
-    def _instant(self, moment: Moment | None, field: str) -> int | None:
-        if moment is None:
-            return None
-        if isinstance(moment, datetime):
-            if moment.tzinfo is None:
-                raise InvalidTask(f"expected a time with its zone, got {moment.isoformat()} without one", field=field)
-            return round(moment.astimezone(UTC).timestamp() * 1000)
-        after = _seconds(moment, field)
-        if after is None:
-            return None
-        if after > _LONGEST:
-            raise InvalidTask(f"expected at most {_LONGEST:g} s (1,000 years) from now, got {after:g}", field=field)
-        return self._clock.read().wall + round(after * 1000)
-
     # ask -------------------------------------------------------------------------------------------------------------
-
-    def handle(self, id: str) -> AsyncHandle:
-        """A handle from a full id; asks nothing."""
-        return AsyncHandle(self, id)
-
-    async def resolve(self, prefix: str) -> str:
-        """The full id that begins so. Raises TaskNotFound or AmbiguousId."""
-        if not prefix or not _is_text(prefix):
-            raise TaskNotFound(f"expected the id of a task or the beginning of one, got {prefix!r}")
-        found = (await self.store.find(Filter(prefix=prefix.lower()), limit=2)).tasks
-        if not found:
-            raise TaskNotFound(f"expected the id of a task or the beginning of one, got {prefix!r}: no task has it")
-        if len(found) > 1 and found[0].id != prefix.lower():
-            raise AmbiguousId(f"expected the beginning of one id, but several tasks begin with {prefix!r}; give more of it")
-        return found[0].id
 
     async def get(self, id: str) -> Task:
         """Raises TaskNotFound."""
-        task = await self.store.get(id) if _is_text(id) else None
+        task = await self.store.get(id) if is_text(id) else None
         if task is None:
             raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
         return task
@@ -408,17 +219,6 @@ class AsyncQueue:
         if after is not None and type(after) is not int:
             raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
         return await self.store.find(where or Filter(), after=after, limit=limit)
-
-    async def iterate(self, where: Filter | None = None) -> AsyncIterator[Task]:
-        """All tasks that fit, newest first, page by page."""
-        after: int | None = None
-        while True:
-            page = await self.store.find(where or Filter(), after=after, limit=500)
-            for task in page.tasks:
-                yield task
-            if page.after is None:
-                return
-            after = page.after
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""
@@ -462,7 +262,7 @@ class AsyncQueue:
 
     async def wait(self, id: str, timeout: Duration | None = None) -> Task:
         """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
-        limit = _seconds(timeout, "timeout")
+        limit = checked_seconds(timeout, "timeout")
         waiter = self._watch.end_of(id)
         try:
             task = await self.get(id)
@@ -484,29 +284,17 @@ class AsyncQueue:
         if self._hub is not None:
             self._hub.forget(id, waiter)
 
-    async def result(self, id: str, timeout: Duration | None = None) -> TaskResult:
-        """The result when it is there. Raises TaskFailed, TaskCancelled, WaitTimeout, TaskNotFound."""
-        task = await self.wait(id, timeout=timeout)
-        if task.state is State.COMPLETED:
-            found = await self.store.result(id)
-            if found is None:
-                raise TaskNotFound(f"the result of task {id} is gone: it was pruned")
-            return found
-        if task.state is State.CANCELLED:
-            why = f": {task.error}" if task.error else ""
-            raise TaskCancelled(f"task {id} was cancelled{why}", task_id=id, reason=task.error)
-        raise TaskFailed(
-            f"task {id} failed after {task.attempt} attempts with {task.code}: {task.error}",
-            task_id=id,
-            failure=task.code or "internal",
-            attempts=task.attempt,
-        )
+    async def _result_of(self, id: str) -> TaskResult:
+        found = await self.store.result(id)
+        if found is None:
+            raise TaskNotFound(f"the result of task {id} is gone: it was pruned")
+        return found
 
     def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
         """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
         return self._watch.stream(id, after)
 
-    async def events(self, *types: str, after: int | None = None) -> AsyncIterator[Event]:
+    async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
 
         `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
@@ -523,23 +311,23 @@ class AsyncQueue:
 
     async def cancel(self, *ids: str, reason: str = "") -> None:
         """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
-        _raise_first(await self.store.cancel(_ids(ids), self._clock.read(), reason=_text(reason, "reason", empty=True)))
+        _raise_first(await self.store.cancel(checked_ids(ids), self._clock.read(), reason=checked_text(reason, "reason", empty=True)))
 
     async def set_priority(self, id: str, priority: int | str) -> None:
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
-        _raise_first(await self.store.reprioritize(_ids([id]), checked_priority(priority), self._clock.read()))
+        _raise_first(await self.store.reprioritize(checked_ids([id]), checked_priority(priority), self._clock.read()))
 
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        _raise_first(await self.store.retry(_ids(ids), self._clock.read()))
+        _raise_first(await self.store.retry(checked_ids(ids), self._clock.read()))
 
     async def pause(self, scope: str = "*") -> None:
         """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
-        await self.store.pause(_text(scope, "scope"), self._clock.read())
+        await self.store.pause(checked_text(scope, "scope"), self._clock.read())
 
     async def resume(self, scope: str = "*") -> None:
         """Undo `pause` of the same scope."""
-        await self.store.resume(_text(scope, "scope"), self._clock.read())
+        await self.store.resume(checked_text(scope, "scope"), self._clock.read())
 
     async def paused(self) -> frozenset[str]:
         """Paused scopes."""
@@ -575,50 +363,7 @@ def _backend(place: Backend | BackendSettings | Executor) -> Backend:
     raise ConfigError(f"expected a Backend, BackendSettings or an Executor, got {type(place).__name__}")
 
 
-def _seconds(value: Duration | None, field: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        return seconds(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
-
-
-def _is_text(value: object) -> bool:
-    """Whether it is text that UTF-8 can hold."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _text(value: str, field: str, *, empty: bool = False) -> str:
-    if not _is_text(value) or "\x00" in value or not (value or empty):
-        raise InvalidTask(f"expected a text, got {value!r}", field=field)
-    return value
-
-
-def _ids(ids: Sequence[str]) -> Sequence[str]:
-    for id in ids:
-        if not _is_text(id):
-            raise TaskNotFound(f"expected the id of a task, got {id!r}")
-    return ids
-
-
 def _raise_first(errors: Sequence[WrongState | None]) -> None:
     for error in errors:
         if error is not None:
             raise error
-
-
-async def aconnect(url: str | None = None, *, work: bool = True, settings: Settings | None = None) -> AsyncQueue:
-    """An open AsyncQueue on the store that the URL names; close it, or use it as a context manager."""
-    queue = AsyncQueue(url, work=work, settings=settings)
-    await queue.start()
-    return queue
-
-
-__all__ = ["AsyncQueue", "Duration", "Moment", "QueueStats", "aconnect"]
