@@ -34,7 +34,7 @@ VERBS = {
     "resume": Verb("inferq.cli.change:resume", "Undo a pause.", _CHANGE),
     "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
-    "config": Verb("inferq.cli.config:config", "Show the settings and where they come from.", _KEEP),
+    "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
     "db": Verb("inferq.cli.db:db", "Back up, check and measure the store.", _KEEP),
     "completion": Verb("inferq.cli.about:completion", "Print the completion script of a shell.", _KEEP),
@@ -141,7 +141,9 @@ def _line(error: Exception) -> str:
 def _complain(text: str, code: Exit) -> int:
     from inferq.cli.output import say
 
-    say("inferq: " + " ".join(text.split()), color="red")
+    # Several mistakes of a configuration are several lines; anything else is one.
+    for line in text.splitlines() if code is Exit.USAGE else [text]:
+        say("inferq: " + " ".join(line.split()), color="red")
     return int(code)
 
 

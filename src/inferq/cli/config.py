@@ -1,4 +1,4 @@
-"""`inferq config`: the settings in force and where each comes from."""
+"""`inferq config`: the settings in force and where each comes from; a file to begin with, and what is wrong with one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ config = LazyGroup(
     "config",
     verbs={
         "show": Verb("inferq.cli.config:show", "Print the settings in force."),
+        "validate": Verb("inferq.cli.config:validate", "Check a configuration file, or everything that is in force."),
+        "init": Verb("inferq.cli.config:init", "Write a configuration file with every setting as a comment."),
+        "schema": Verb("inferq.cli.config:schema", "Print the JSON Schema of the configuration file."),
         "path": Verb("inferq.cli.config:path", "Print which configuration files are read, most important first."),
     },
-    help="Show the settings and where they come from.",
+    help="Show, check and write settings.",
     examples="""
+        inferq config init
+        inferq config validate
         inferq config show --sources
-        inferq config path
     """,
     no_args_is_help=True,
 )
@@ -99,3 +103,126 @@ def path(app: App) -> None:
         looked: list[Path] = [places.cwd, places.user, *places.system]
         say(f"no configuration file; put {' or '.join(NAMES)} into one of {', '.join(map(str, looked))}")
         app.end(Exit.NOT_FOUND)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq config validate
+        inferq config validate inferq.toml && systemctl reload inferq
+        inferq config validate deploy/inferq.yaml -o json
+    """,
+    exits=(Exit.USAGE,),
+    fields=("file", "problem"),
+)
+@click.argument("file", required=False, metavar="[FILE]")
+@output_options()
+@click.pass_obj
+def validate(app: App, file: str | None) -> None:
+    """Check a configuration file, or everything that is in force.
+
+    Every mistake is reported at once with its file, line and key, and what was probably meant; then the exit code is 2.
+    Variables count, because files refer to them. Backends' settings are checked by their executors; nothing is connected to.
+    """
+    problems, files = _problems(app, file)
+    records = [{"file": file or "", "problem": problem} for problem in problems]
+    if problems or app.out.format not in ("table", "wide"):
+        app.out.records(records, [Column("PROBLEM", field("problem"))], key="problem")
+    if problems:
+        say(f"inferq: {len(problems)} mistake{'s' if len(problems) > 1 else ''}", color="red")
+        app.end(Exit.USAGE)
+    say(f"{', '.join(files) or 'no file; defaults and environment'}: everything is in order")
+
+
+def _problems(app: App, file: str | None) -> tuple[list[str], list[str]]:
+    from inferq.errors import ConfigError
+    from inferq.executors import load
+
+    if file is not None:
+        app.config = file
+    try:
+        loaded = app.loaded()
+    except ConfigError as error:
+        return str(error).splitlines(), []
+    problems: list[str] = []
+    for backend in loaded.settings.backends:
+        try:
+            load(backend.executor)(backend.name, backend.opened())
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and the other backends are checked all the same
+            problems.append(f"{loaded.sources[f'backends.{backend.name}.executor']}: backends.{backend.name}: {error}")
+    for note in loaded.notes:
+        say(note)
+    return problems, [str(path) for path in loaded.files]
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq config init
+        inferq config init --format yaml
+        inferq config init --user
+        inferq config init deploy/inferq.toml --force
+    """,
+    exits=(Exit.CONFLICT, Exit.PERMISSION),
+    fields=("path",),
+)
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("--format", "form", type=click.Choice(["toml", "yaml"]), help="Format of the file (default: by its name, else toml).")
+@click.option("--user", is_flag=True, help="Into your configuration directory instead of here.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@output_options()
+@click.pass_obj
+def init(app: App, file: str | None, form: str | None, user: bool, force: bool) -> None:
+    """Write a configuration file with every setting as a comment.
+
+    Each has its meaning, unit and default, so that the file changes nothing until a line is uncommented. Without FILE it is
+    inferq.toml (or .yaml) in this directory.
+    """
+    from inferq.config.saving import write
+    from inferq.config.template import template
+    from inferq.errors import Conflict
+
+    target = _target(file, form, user=user)
+    if not force and target.exists():
+        raise Conflict(f"{target} is there already; nothing was changed. Replace it with --force, or name another file")
+    write(target, template("toml" if target.suffix == ".toml" else "yaml").encode())
+    app.out.record({"path": str(target)}, [Column("PATH", field("path"))], key="path")
+    say("change it, check it with `inferq config validate`")
+
+
+def _target(file: str | None, form: str | None, *, user: bool) -> Path:
+    if file is None:
+        from inferq.config import Places
+
+        places = Places.here()
+        return (places.user if user else places.cwd) / f"inferq.{form or 'toml'}"
+    if user:
+        raise click.UsageError("--user and FILE say where the file goes: give one of them")
+    target = Path(file)
+    kinds = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
+    if target.suffix.lower() not in kinds:
+        raise click.UsageError(f"expected a name that ends in .toml, .yaml or .yml, got {file!r}")
+    if form not in (None, kinds[target.suffix.lower()]):
+        raise click.UsageError(f"--format {form} contradicts the name {file!r}")
+    if target.name == "pyproject.toml":
+        raise click.UsageError("pyproject.toml belongs to other tools too; name an inferq.toml")
+    return target
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq config schema > inferq.schema.json
+        inferq config schema | jq .properties.worker
+    """,
+)
+@click.pass_obj
+def schema(app: App) -> None:
+    """Print the JSON Schema of the configuration file.
+
+    Editors complete and check with it: in TOML `#:schema ./inferq.schema.json`, in YAML
+    `# yaml-language-server: $schema=inferq.schema.json`, in JSON the key `$schema`.
+    """
+    from inferq.config.schema import document
+
+    app.out.write(document(), end="")

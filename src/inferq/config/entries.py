@@ -25,7 +25,8 @@ def from_document(document: Document, problems: list[str]) -> list[Entry]:
     def source(path: Path_, *, written: str = "") -> Source:
         return Source("file", str(document.path), document.line_of(path[-1]), written)
 
-    return _from_tree(document.data, source, document.path.parent, problems)
+    data = {name: value for name, value in document.data.items() if name != "$schema"}
+    return _from_tree(data, source, document.path.parent, problems)
 
 
 def from_arguments(arguments: Mapping[str, Any], base: Path, problems: list[str]) -> list[Entry]:

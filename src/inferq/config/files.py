@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,6 +169,9 @@ def read(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
+        # A pipe or a device would keep the program waiting for ever.
+        if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
+            raise ConfigError(f"the configuration file {path} is no regular file; write it to disk first")
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except OSError as error:

@@ -20,6 +20,7 @@ Path_ = tuple[str, ...]
 """Where a value stands in the tree: ("worker", "slots"), ("backends", "gpu", "settings", "base_url")."""
 
 NONE_WORDS: Final = frozenset({"none", "null"})
+_FLAG_WORDS: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _SIZE = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _SIZE_UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "t": 1_000_000_000_000}
 _BINARY_UNITS: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -30,7 +31,7 @@ class Key(msgspec.Struct, frozen=True):
 
     path: Path_
     type: Any
-    kind: Literal["integer", "number", "duration", "size", "text", "path", "store url", "choice", "list", "mapping"]
+    kind: Literal["integer", "number", "duration", "size", "flag", "text", "path", "store url", "choice", "list", "mapping"]
     unit: str
     default: Any
     optional: bool
@@ -56,6 +57,7 @@ class Key(msgspec.Struct, frozen=True):
             "number": "a number",
             "duration": "a duration (seconds, or text such as '10m' or '1h30m')",
             "size": "a size (bytes, or text such as '16MB')",
+            "flag": "true or false",
             "text": "a text",
             "path": "a path",
             "store url": "a url such as sqlite:///inferq.db",
@@ -125,7 +127,7 @@ def _key(field: msgspec.structs.FieldInfo, path: Path_) -> Key:
 
 
 _BOUNDS: Final = {"ge": "of at least", "gt": "greater than", "le": "of at most"}
-_KINDS: Final[dict[Any, Any]] = {int: "integer", float: "number", str: "text", tuple: "list", dict: "mapping"}
+_KINDS: Final[dict[Any, Any]] = {bool: "flag", int: "integer", float: "number", str: "text", tuple: "list", dict: "mapping"}
 _UNIT_KINDS: Final[dict[str, Any]] = {"seconds": "duration", "bytes": "size", "path": "path", "store url": "store url"}
 
 
@@ -179,6 +181,8 @@ def _parse(key: Key, value: Any, *, from_text: bool) -> Any:
             return size(text) if text is not None else value
         case "choice":
             return text.lower() if text is not None else value
+        case "flag" if text is not None and from_text:
+            return _FLAG_WORDS[text.lower()] if text.lower() in _FLAG_WORDS else _wrong()
         case "integer" if text is not None and from_text:
             return int(text)
         case "number":

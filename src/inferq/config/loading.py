@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
@@ -77,7 +77,9 @@ def load(
     mentioned = {entry.path[1] for entry in written + given if entry.path[0] == "backends"}
     own = entries.from_environment(env, places.cwd, mentioned, problems)
     foreign = list(legacy.from_environment(env, places.cwd))
-    everything = [*written, *foreign, *own, *given]
+    handed = references.credentials(env)
+    own = [*_named_so(entries.from_environment(handed, places.cwd, mentioned, problems)), *own]
+    everything = [*written, *_named_so(legacy.from_environment(handed, places.cwd)), *foreign, *own, *given]
 
     present = _present([*written, *own, *given])
     problems += entries.colliding(present)
@@ -89,6 +91,11 @@ def load(
 
     read = tuple(document.path for document in reversed(documents))
     return Loaded(settings, _sources(settings, values), read, tuple(notes))
+
+
+def _named_so(handed: Iterable[Entry]) -> list[Entry]:
+    """Secrets that systemd hands over under the name of their variable: they say so. The variable itself ranks higher."""
+    return [msgspec.structs.replace(e, source=Source("environment", f"credential {e.source.name.removesuffix('_FILE')}")) for e in handed]
 
 
 def _refuse(problems: list[str]) -> None:

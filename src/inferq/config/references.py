@@ -1,9 +1,11 @@
-"""References in values: `${NAME}` from the environment, `${NAME:-otherwise}`, and `file:` for the contents of a file."""
+"""References in values: `${NAME}` from the environment, `${NAME:-otherwise}`, `file:` for the contents of a file, `credential:` for one
+that systemd hands over."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -14,7 +16,9 @@ from inferq.config.secret import looks_secret
 from inferq.errors import ConfigError
 
 _VARIABLE = re.compile(r"(?P<escape>\$*)\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<otherwise>[^}]*))?\}")
-_FILE = re.compile(r"(?P<escape>\$*)file:(?P<path>.+)", re.DOTALL)
+_FILE = re.compile(r"(?P<escape>\$*)(?P<kind>file|credential):(?P<path>.+)", re.DOTALL)
+CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+"""The variable in which systemd says where a unit's credentials lie."""
 _MAX_SECRET_FILE: Final = 65_536
 
 
@@ -27,13 +31,15 @@ class Expanded(msgspec.Struct, frozen=True):
 
 
 def expand(text: str, *, env: Mapping[str, str], base: Path, home: Path) -> Expanded:
-    """Resolve the references of one value; relative files lie beside `base`. `$${NAME}` and `$file:x` stand for themselves.
+    """Resolve the references of one value; relative files lie beside `base`. A `$` before a reference makes it stand for itself.
 
     Raises ConfigError for a variable that is not set and for a file that cannot be read.
     """
     whole = _FILE.fullmatch(text)
     if whole and whole["escape"]:
         return Expanded(text[1:])
+    if whole and whole["kind"] == "credential":
+        return Expanded(read_secret(_credential(whole["path"], env)), referred=True, secret=True)
     if whole:
         return Expanded(read_secret(place(whole["path"], base=base, home=home)), referred=True, secret=True)
 
@@ -54,6 +60,27 @@ def expand(text: str, *, env: Mapping[str, str], base: Path, home: Path) -> Expa
     return Expanded(made, referred=bool(names), secret=any(map(looks_secret, names)))
 
 
+def _credential(name: str, env: Mapping[str, str]) -> Path:
+    directory = env.get(CREDENTIALS)
+    if not directory:
+        raise ConfigError(f"refers to the credential {name!r}, but ${CREDENTIALS} is not set; systemd's LoadCredential={name}:FILE sets it")
+    if "/" in name or name in (".", ".."):
+        raise ConfigError(f"expected the name of a credential, got {name!r}")
+    return Path(directory) / name
+
+
+def credentials(env: Mapping[str, str]) -> dict[str, str]:
+    """The files of systemd's credentials that are named like variables, each as the variable `NAME_FILE` that would point to it."""
+    directory = env.get(CREDENTIALS)
+    if not directory:
+        return {}
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return {}
+    return {f"{name}_FILE": os.path.join(directory, name) for name in names if re.fullmatch(r"[A-Z][A-Z0-9_]*", name)}
+
+
 def escape(text: str) -> str:
     """The text, written so that `expand` gives it back."""
     if _FILE.fullmatch(text):
@@ -64,6 +91,9 @@ def escape(text: str) -> str:
 def read_secret(path: Path) -> str:
     """The text of a file without its last line end. Raises ConfigError, which never quotes the contents."""
     try:
+        # A pipe or a device would keep the program waiting for ever.
+        if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
+            raise ConfigError(f"refers to {path}, which is no regular file")
         with path.open("rb") as file:
             raw = file.read(_MAX_SECRET_FILE + 1)
     except OSError as error:

@@ -31,12 +31,17 @@ def save(settings: Settings, path: str | Path) -> list[str]:
         text = _encode(tree, target).encode("utf-8")
     except UnicodeEncodeError:
         raise ConfigError(f"cannot write {target}: a setting holds characters that are not valid Unicode text") from None
+    write(target, text)
+    return left_out
+
+
+def write(target: Path, text: bytes) -> None:
+    """Put a file in its place in one step, with the directories above it. Raises ConfigError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror}") from None
-    return left_out
 
 
 def _replace(target: Path, text: bytes) -> None:
