@@ -186,7 +186,7 @@ def test_no_bytes_at_all_raise_or_depend_on_the_pieces(data: bytes, piece: int) 
 
 
 @pytest.mark.parametrize(("text", "number", "reason"), [
-    ('[{"executor": "e", "action": "a"}', 2, "expected `]` at the end of the list"),
+    ('[{"executor": "e", "action": "a"},', 2, "expected `]` at the end of the list"),
     ('[{"executor": "e", "action": "a"}, {"exec', 2, "it may have been cut off"),
     ('[{"executor": "e", "action": "a"}] x', 2, "expected nothing after the list's end"),
     ('[{"executor": "e", "action": "a"},]', 2, "got nothing before `]`"),
