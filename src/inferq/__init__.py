@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from inferq.opening import aconnect, connect
     from inferq.queue import AsyncQueue, QueueStats
     from inferq.store import Filter, LoggedChunk, Page, Position
-    from inferq.sync import Handle, Queue
+    from inferq.sync.handle import Handle
+    from inferq.sync.queue import Queue
     from inferq.task import State, Submission, Task, TaskResult
 
 _HOME = {
@@ -82,7 +83,8 @@ _HOME = {
     "inferq.opening": ("aconnect", "connect"),
     "inferq.queue": ("AsyncQueue", "QueueStats"),
     "inferq.store": ("Filter", "LoggedChunk", "Page", "Position"),
-    "inferq.sync": ("Handle", "Queue"),
+    "inferq.sync.handle": ("Handle",),
+    "inferq.sync.queue": ("Queue",),
     "inferq.task": ("State", "Submission", "Task", "TaskResult"),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}

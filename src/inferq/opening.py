@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inferq.config import Settings
 from inferq.queue import AsyncQueue
-from inferq.sync import Queue
+from inferq.sync.queue import Queue
 
 
 async def aconnect(url: str | None = None, *, work: bool = True, settings: Settings | None = None) -> AsyncQueue:

@@ -14,7 +14,7 @@ from places import Does
 
 from inferq import Answer, Call, Chunk, InvalidTask, Reject, RetryLater, State, TaskFailed, TaskNotFound, Usage
 from inferq.errors import ConfigError, StoreClosed
-from inferq.sync import Queue
+from inferq.sync.queue import Queue
 from inferq.testing import wait_until
 
 

@@ -1,120 +1,39 @@
-"""The same queue for programs without an event loop: AsyncQueue on a loop of its own, in a background thread."""
+"""The methods of a queue for programs without an event loop, over any `AsyncDoor`: what `Queue` and `Client` have in common."""
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import concurrent.futures
 import functools
-import logging
-import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from inferq.clock import Clock
-from inferq.config import BackendSettings, Settings
-from inferq.door import Moment, QueueStats
+from inferq.door import AsyncDoor, Moment, QueueStats
 from inferq.errors import StoreClosed, TaskError
 from inferq.events import Event
-from inferq.executor import Executor
-from inferq.handle import AsyncHandle, Duration
-from inferq.queue import AsyncQueue
+from inferq.handle import Duration
 from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
+from inferq.sync.background import Background
+from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
 
-if TYPE_CHECKING:
-    from inferq.engine import Backend
-
 T = TypeVar("T")
-log: Final = logging.getLogger("inferq.queue")
+D = TypeVar("D", bound=AsyncDoor)
 
 
-def _log_failure(told: concurrent.futures.Future[object]) -> None:
-    if not told.cancelled() and (error := told.exception()) is not None:
-        log.error("queue.callback_failed", exc_info=error)
+class Door(ABC, Generic[D]):
+    """The methods of a queue, blocking. Open it with `with`, or with `start` and `close`."""
 
+    def __init__(self) -> None:
+        self._background = Background("inferq-queue")
+        self._door: D | None = None
 
-class Handle:
-    """A task in the hand of a program without an event loop; see AsyncHandle."""
-
-    __slots__ = ("_queue", "id")
-
-    def __init__(self, queue: Queue, id: str) -> None:
-        self._queue = queue
-        self.id = id
-
-    def __repr__(self) -> str:
-        return f"Handle({self.id!r})"
-
-    def result(self, timeout: Duration | None = None) -> TaskResult:
-        """Wait for the end. Raises TaskFailed, TaskCancelled, or WaitTimeout (then the task goes on)."""
-        return self._queue.result(self.id, timeout=timeout)
-
-    def wait(self, timeout: Duration | None = None) -> Task:
-        """Wait for the end, however it comes. Raises WaitTimeout."""
-        return self._queue.wait(self.id, timeout=timeout)
-
-    def stream(self, after: Position = Position()) -> Iterator[LoggedChunk]:
-        """Every chunk after a place, logged or still to come, up to and with the `end` record."""
-        return self._queue.stream(self.id, after=after)
-
-    def text_stream(self) -> Iterator[str]:
-        """Only the answer's text."""
-        for logged in self.stream():
-            if logged.chunk.kind in ("text", "stdout"):
-                yield logged.chunk.text
-
-    def refresh(self) -> Task:
-        """The task as it stands. Raises TaskNotFound."""
-        return self._queue.get(self.id)
-
-    def cancel(self, reason: str = "") -> None:
-        """Waiting: it ends at once. Running: fenced at once and the backend call closed. Raises WrongState when it has ended."""
-        self._queue.cancel(self.id, reason=reason)
-
-    def retry(self) -> None:
-        """Make a failed or cancelled task wait again. Raises WrongState."""
-        self._queue.retry(self.id)
-
-    def future(self) -> concurrent.futures.Future[TaskResult]:
-        """A future of the result, for `concurrent.futures.wait` and the like."""
-        return self._queue.begin(self._queue.asynchronous.result(self.id))
-
-    def add_done_callback(self, callback: Callable[[Handle], object]) -> None:
-        """Call `callback(handle)` from the queue's callback thread when the task has ended, however it ended."""
-
-        async def add() -> None:
-            AsyncHandle(self._queue.asynchronous, self.id).add_done_callback(lambda _: self._queue.tell(callback, self))
-
-        self._queue.call(add())
-
-
-class Queue:
-    """A durable queue in this program; the same methods as AsyncQueue, blocking.
-
-    with inferq.Queue("sqlite:///inferq.db") as queue:
-        print(queue.chat("smollm2", "Why is the sky blue?", executor="llamacpp").result().text)
-    """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        backends: Sequence[Backend | BackendSettings | Executor] | None = None,
-        settings: Settings | None = None,
-        work: bool = True,
-        clock: Clock | None = None,
-    ) -> None:
-        self._arguments: dict[str, Any] = {"url": url, "backends": backends, "settings": settings, "work": work, "clock": clock}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._queue: AsyncQueue | None = None
-        self._callbacks: concurrent.futures.ThreadPoolExecutor | None = None
-        self._pid = 0
+    @abstractmethod
+    def _make(self) -> D:
+        """The asynchronous door; called on the loop that it will belong to."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -126,139 +45,55 @@ class Queue:
     # the loop behind -------------------------------------------------------------------------------------------------
 
     @property
-    def asynchronous(self) -> AsyncQueue:
-        """The AsyncQueue that does the work, on this queue's own loop. Raises StoreClosed."""
-        if self._queue is None:
-            raise StoreClosed("expected an open queue; use `with Queue(...)` or call start() first")
-        return self._queue
+    def asynchronous(self) -> D:
+        """The door that does the work, on this one's own loop. Raises StoreClosed."""
+        if self._door is None:
+            raise StoreClosed(f"expected an open queue; use `with {type(self).__name__}(...)` or call start() first")
+        return self._door
 
     def begin(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start a coroutine on the queue's loop."""
-        if self._loop is None:
-            coroutine.close()
-            raise StoreClosed("expected an open queue; use `with Queue(...)` or call start() first")
-        if self._pid != os.getpid():
-            coroutine.close()
-            raise StoreClosed("the queue was opened before a fork; open it again in this process")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return self._background.begin(coroutine)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the queue's loop and wait; Ctrl-C cancels it."""
-        future = self.begin(coroutine)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return self._background.call(coroutine)
 
     def tell(self, callback: Callable[[T], object], news: T) -> None:
         """Call back in a thread of its own, one call after the other, so that a callback may use this queue and wait for it."""
-        if self._callbacks is None:
-            self._callbacks = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="inferq-callback")
-        self._callbacks.submit(callback, news).add_done_callback(_log_failure)
-
-    def _iterate(self, make: Callable[[AsyncQueue], AsyncIterator[T]]) -> Iterator[T]:
-        iterator = make(self.asynchronous)
-
-        async def step() -> tuple[bool, T | None]:
-            try:
-                return True, await anext(iterator)
-            except StopAsyncIteration:
-                return False, None
-
-        try:
-            while True:
-                more, entry = self.call(step())
-                if not more:
-                    return
-                yield entry  # type: ignore[misc]  # None only where `more` is False
-        finally:
-            if self._loop is not None:
-                close = getattr(iterator, "aclose", None)
-                if close is not None:
-                    self.call(close())
+        self._background.tell(callback, news)
 
     def start(self) -> None:
-        """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
-        if self._queue is not None:
+        """Open it. Idempotent."""
+        if self._door is not None:
             return
-        self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="inferq-queue", daemon=True)
-        self._thread.start()
+        self._background.start()
 
-        async def make() -> AsyncQueue:
-            queue = AsyncQueue(**self._arguments)
-            await queue.start()
-            return queue
+        async def make() -> D:
+            door = self._make()
+            await door.start()
+            return door
 
         try:
-            self._queue = self.call(make())
+            self._door = self.call(make())
         except BaseException:
-            self._end_loop()
+            self._background.end()
             raise
 
-    def stop(self, grace: Duration | None = None) -> None:
-        """Stop working; running tasks finish within the grace or are handed back unburnt."""
-        self.call(self.asynchronous.stop(grace))
-
     def close(self, grace: Duration | None = None) -> None:
-        """`stop`, then close the store. Idempotent."""
-        if self._queue is None:
+        """Give back what it holds. Idempotent."""
+        if self._door is None:
             return
         try:
-            self.call(self._queue.close(grace))
+            self.call(self._door.close(grace))
         finally:
-            self._queue = None
-            self._end_loop()
-            if self._callbacks is not None:
-                self._callbacks.shutdown(wait=False)
-                self._callbacks = None
-
-    def _end_loop(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-    def run_until_stopped(self) -> None:
-        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. Call it from the main thread."""
-        asked = threading.Event()
-        again = threading.Event()
-
-        def ask(*_: object) -> None:
-            again.set() if asked.is_set() else asked.set()
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            # Signals are handled between waits of the main thread; the wait itself returns at the signal.
-            while not asked.wait(timeout=1.0):
-                pass
-            stopping = self.begin(self.asynchronous.stop())
-            while not stopping.done():
-                if again.wait(timeout=0.1):
-                    self.stop(0)
-                    break
-            stopping.result()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            self._door = None
+            self._background.end()
 
     @property
     def url(self) -> str:
-        """Where the queue is: a store's URL, without secrets."""
+        """Where the queue is: a store's URL or a server's address, without secrets."""
         return self.asynchronous.url
-
-    @property
-    def settings(self) -> Settings:
-        return self.asynchronous.settings
-
-    def backends(self) -> list[Backend]:
-        """Where tasks can run, as configured."""
-        return self.asynchronous.backends()
 
     # submit ----------------------------------------------------------------------------------------------------------
 
@@ -287,7 +122,7 @@ class Queue:
         stream: bool | None = None,
         remote: bool | None = None,
     ) -> Handle:
-        """Keep one task; durable when this returns. See `AsyncQueue.submit`."""
+        """Keep one task; durable when this returns. See `AsyncDoor.submit`."""
         made = self.asynchronous.submit(
             executor,
             action,
@@ -389,7 +224,7 @@ class Queue:
 
     def iterate(self, where: Filter | None = None) -> Iterator[Task]:
         """All tasks that fit, newest first, page by page."""
-        return self._iterate(lambda queue: queue.iterate(where))
+        return self._background.iterate(self.asynchronous.iterate(where))
 
     def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""
@@ -415,11 +250,11 @@ class Queue:
 
     def stream(self, id: str, after: Position = Position()) -> Iterator[LoggedChunk]:
         """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
-        return self._iterate(lambda queue: queue.stream(id, after=after))
+        return self._background.iterate(self.asynchronous.stream(id, after=after))
 
     def events(self, *types: str, after: int | None = None) -> Iterator[Event]:
         """Events after a position (None: from now on), and on as they come; blocks until the next one."""
-        return self._iterate(lambda queue: queue.events(*types, after=after))
+        return self._background.iterate(self.asynchronous.events(*types, after=after))
 
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
         """Call `callback` from the queue's callback thread for each event from now on, in order; returns the way to unsubscribe."""
@@ -429,11 +264,7 @@ class Queue:
 
         stop = self.call(add())
 
-        def unsubscribe() -> None:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(stop)
-
-        return unsubscribe
+        return lambda: self._background.soon(stop)
 
     # change ----------------------------------------------------------------------------------------------------------
 
@@ -473,3 +304,13 @@ class Queue:
 
     def store_stats(self) -> StoreStats:
         return self.call(self.asynchronous.store_stats())
+
+
+class SubDoor(Generic[T]):
+    """A group of methods of a blocking door, over the same group of its asynchronous door (`queue.schedules` and the like)."""
+
+    __slots__ = ("_asynchronous", "_queue")
+
+    def __init__(self, queue: Door[Any], asynchronous: T) -> None:
+        self._queue = queue
+        self._asynchronous = asynchronous

@@ -1,0 +1,1 @@
+"""The queue of a server: the same door as a queue in this process, over HTTP."""
