@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -268,34 +267,3 @@ def _check_unicode(text: str, path: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidTask("expected text that UTF-8 can hold, got a lone surrogate", field=path) from None
-
-
-def strict_json(text: str | bytes) -> Any:
-    """Decode JSON from a person's file; repeated keys, NaN and trailing text are InvalidTask instead of silent choices."""
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in items:
-            if key in made:
-                raise InvalidTask("expected each key once, got it twice", field=key)
-            made[key] = value
-        return made
-
-    def constant(name: str) -> Any:
-        raise InvalidTask(f"expected a finite number, got {name}")
-
-    def fraction(digits: str) -> float:
-        value = float(digits)
-        return value if math.isfinite(value) else constant(digits)
-
-    try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=fraction)
-    except UnicodeDecodeError as error:
-        raise InvalidTask(f"expected JSON in UTF-8, got: {error}") from None
-    except json.JSONDecodeError as error:
-        raise InvalidTask(f"expected JSON, got: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise InvalidTask(f"expected at most {MAX_DEPTH} levels of nesting, got more") from None
-    except ValueError as error:
-        # Python refuses to read integers of more than some thousand digits.
-        raise InvalidTask(f"expected JSON, got: {error}") from None

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from inferq import InvalidTask, Queue, Settings, Submission
 from inferq.config import StoreSettings
-from inferq.intake import MAX_DEPTH, check_json, strict_json, submission_from
+from inferq.intake import MAX_DEPTH, check_json, submission_from
+from inferq.strict import strict_json
 from inferq.task import new_id, priority_number
 from inferq.testing import EchoExecutor
 
