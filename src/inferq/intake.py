@@ -103,6 +103,7 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
             submission.priority,
             submission.size or size_class(tokens),
             submission.tenant,
+            submission.remote,
         ),
         action=submission.action,
         spec=spec,
@@ -126,8 +127,8 @@ def _labels(submission: Submission) -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=4096)
-def _flow_key(executor: str, model: str, backend: str | None, priority: int, size: Size, tenant: str) -> FlowKey:
-    return FlowKey(lane_of(executor, model, backend), priority, size, tenant)
+def _flow_key(executor: str, model: str, backend: str | None, priority: int, size: Size, tenant: str, remote: bool | None) -> FlowKey:
+    return FlowKey(lane_of(executor, model, backend, remote=remote), priority, size, tenant)
 
 
 def _is_plain(submission: Any) -> bool:

@@ -166,6 +166,8 @@ class Want(msgspec.Struct, frozen=True, gc=False):
     pool: str
     tiers: tuple[tuple[int | FlowKey, ...], ...]
     limit: int
+    remote: bool = False
+    """Whether the pool is a remote backend: the store keeps both with the attempt."""
 
 
 class Pool(msgspec.Struct, frozen=True):

@@ -55,6 +55,26 @@ class Counts(msgspec.Struct, frozen=True):
         return sum(self.states.values())
 
 
+class Executed(msgspec.Struct, frozen=True):
+    """What a backend has done and does: tasks `completed` since the store was made, attempts `running` now, in all processes."""
+
+    backend: str
+    remote: bool
+    completed: int
+    running: int
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """Who stands before a waiting task, by strict priority and then by sequence number.
+
+    `flow` counts its own flow, `lanes` each lane of the store with somebody before it. Counting stops at a bound: `more` says so.
+    """
+
+    flow: int
+    lanes: dict[str, int]
+    more: bool = False
+
+
 class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """A place in a task's chunk log: attempt number and index in it. (0, 0) is before everything."""
 
@@ -135,6 +155,8 @@ class StoreStats(msgspec.Struct, frozen=True):
     last_event: int
     """Position of the newest event."""
     instances: int
+    names: tuple[str, ...] = ()
+    """Names of the instances."""
 
 
 class Store(Protocol):
@@ -283,6 +305,14 @@ class Store(Protocol):
 
     async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> list[Record]:
         """Records of a kind by id, those after the id `after`."""
+        ...
+
+    async def ahead(self, id: str, *, bound: int = 10_000) -> Ahead | None:
+        """Who stands before a pending task, counted up to `bound`; None when it is not pending. Never counts a whole long queue."""
+        ...
+
+    async def executed(self) -> list[Executed]:
+        """Every backend that has completed or is running something, by name; from maintained counters."""
         ...
 
     async def counts(self) -> Counts:

@@ -114,13 +114,20 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     length: int
 
 
-def lane_of(executor: str, model: str, backend: str | None = None) -> str:
-    """What a task needs to run: executor and model, or one named backend and model."""
+REMOTE: Final = ":remote"
+LOCAL: Final = ":local"
+"""In the place of a backend's name in a lane: any remote backend, any local one."""
+
+
+def lane_of(executor: str, model: str, backend: str | None = None, *, remote: bool | None = None) -> str:
+    """What a task needs to run: executor and model, or one named backend and model; without a name, `remote` says of which sort."""
+    if backend is None and remote is not None:
+        backend = REMOTE if remote else LOCAL
     return f"{executor}@{backend}/{model}" if backend else f"{executor}/{model}"
 
 
 def lane_parts(lane: str) -> tuple[str, str, str | None]:
-    """`(executor, model, backend)` of a lane; the inverse of `lane_of`."""
+    """`(executor, model, backend)` of a lane, where backend may be REMOTE or LOCAL; the inverse of `lane_of`."""
     target, _, model = lane.partition("/")
     executor, _, backend = target.partition("@")
     return executor, model, backend or None
@@ -184,7 +191,8 @@ class NewTask(msgspec.Struct, gc=False):
 
 class Task(msgspec.Struct, gc=False):
     """A task as the store knows it. `attempt` is the number of the latest attempt (0: none yet), `failures` how many burnt a retry,
-    `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled."""
+    `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled.
+    `backend` is where the latest attempt was made, `remote` whether that is a remote one."""
 
     id: str
     seq: int
@@ -202,6 +210,13 @@ class Task(msgspec.Struct, gc=False):
     finished: int | None = None
     code: FailureCode | None = None
     error: str = ""
+    backend: str | None = None
+    remote: bool = False
+
+    @property
+    def executed_on(self) -> str | None:
+        """Where the latest attempt was made: the name of a remote backend, or `local` as the forerunners say."""
+        return executed_on(self.backend, remote=self.remote)
 
     @property
     def priority(self) -> int:
@@ -242,6 +257,7 @@ class Task(msgspec.Struct, gc=False):
             "failures": self.failures,
             "lost": self.lost,
             "worker": self.worker,
+            "executed_on": self.executed_on,
             "due": self.due,
             "created": self.created,
             "started": self.started,
@@ -267,10 +283,24 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 OutcomeKind = Literal["completed", "retry", "failed", "cancelled", "released"]
 
 
+class Tried(msgspec.Struct, frozen=True, gc=False):
+    """A backend that an attempt was refused by before its first chunk, and why it went on to another."""
+
+    backend: str
+    code: FailureCode | None = None
+    error: str = ""
+
+
+def executed_on(backend: str | None, *, remote: bool) -> str | None:
+    """A remote backend's name, else `local`; None while nothing ran."""
+    return None if backend is None else backend if remote else "local"
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """How an attempt ended. Made by its constructors only, so that no illegal combination exists.
 
     `at` is Unix milliseconds; `delay` the same in milliseconds from the moment it is written, which a stepping clock cannot bend.
+    `remote` tells the sort of `backend`, `tried` which ones the attempt went to before it; `lane` moves a task that waits again there.
     """
 
     kind: OutcomeKind
@@ -281,11 +311,14 @@ class Outcome(msgspec.Struct, frozen=True):
     backend: str | None = None
     usage: Usage | None = None
     delay: int | None = None
+    remote: bool = False
+    tried: tuple[Tried, ...] = ()
+    lane: str | None = None
 
     @classmethod
-    def completed(cls, answer: Answer, *, backend: str | None = None) -> Outcome:
+    def completed(cls, answer: Answer, *, backend: str | None = None, remote: bool = False, tried: tuple[Tried, ...] = ()) -> Outcome:
         """It has a result."""
-        return cls("completed", answer=answer, backend=backend, usage=answer.usage)
+        return cls("completed", answer, None, "", None, backend, answer.usage, None, remote, tried)
 
     @classmethod
     def retry(cls, at: int, *, code: FailureCode, error: str, backend: str | None = None, delay: int | None = None) -> Outcome:
@@ -329,6 +362,13 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
+    remote: bool = False
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def executed_on(self) -> str | None:
+        """The name of a remote backend, or `local`."""
+        return executed_on(self.backend, remote=self.remote)
 
 
 class Timing(msgspec.Struct, frozen=True, gc=False):
@@ -354,6 +394,13 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
     attempts: int = 1
     timing: Timing = Timing(0.0, 0.0)
     raw: Any = None
+    remote: bool = False
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def executed_on(self) -> str | None:
+        """Where it ran: the name of a remote backend, or `local` as the forerunners say."""
+        return executed_on(self.backend, remote=self.remote)
 
     @property
     def embedding(self) -> list[float] | None:
@@ -362,7 +409,7 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Any]:
         made: dict[str, Any] = msgspec.to_builtins(self)
-        return made
+        return made | {"executed_on": self.executed_on}
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

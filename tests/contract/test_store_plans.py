@@ -54,8 +54,8 @@ def faults(plan: list[str], statement: str) -> list[str]:
     return found + [step for step in scans if not bounded]
 
 
-WALKS = {"waiting_flows", "stage_stepped"}
-"""Statements that read all of a kind because all are wanted: the waiting flows, and the scheduled tasks after a step of the clock."""
+WALKS = {"waiting_flows", "stage_stepped", "running_on"}
+"""Statements that read all of a kind because all are wanted: waiting flows, running tasks, scheduled ones after a step of the clock."""
 
 
 @pytest.mark.parametrize("name", sorted(set(SQL) - WALKS))
@@ -64,7 +64,9 @@ def test_a_statement_reads_no_more_than_it_needs(db: sqlite3.Connection, name: s
     assert faults(plan, SQL[name]) == [], plan
 
 
-@pytest.mark.parametrize(("name", "index"), [("waiting_flows", "flow_waiting"), ("stage_stepped", "task_due")])
+@pytest.mark.parametrize(
+    ("name", "index"), [("waiting_flows", "flow_waiting"), ("stage_stepped", "task_due"), ("running_on", "task_running")]
+)
 def test_a_statement_that_wants_all_reads_only_their_index(db: sqlite3.Connection, name: str, index: str) -> None:
     (step,) = plan_of(db, SQL[name])
     assert f"USING INDEX {index}" in step

@@ -47,8 +47,9 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
                 return None if id in cancelled else _wrong(id, state, "waiting or running")
             cancelled.add(id)
             if state == RUNNING:
-                worker = tx.execute("SELECT i.name FROM task AS t LEFT JOIN instance AS i ON i.number = t.worker WHERE t.seq = ?", (seq,))
-                record = (seq, attempt, "cancelled", worker.fetchone()[0] or "", started, now.wall, None, None, reason or None, None, None)
+                worker, backend, remote = tx.execute(SQL["worker_of"], (seq,)).fetchone()
+                ended = (started, now.wall, backend, None, reason or None, None, None, remote, None)
+                record = (seq, attempt, "cancelled", worker or "", *ended)
                 tx.execute(SQL["add_attempt"], record)
                 tx.dropped.add(seq)
                 tx.forgotten.append((seq, attempt))

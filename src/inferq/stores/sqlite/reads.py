@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from typing import Any
 
 from inferq.events import Event
 from inferq.executor import Chunk, Usage
-from inferq.store import Counts, Filter, LoggedChunk, Page, Position, Record
-from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_result, marks, readable_events, task_from
+from inferq.store import Ahead, Counts, Executed, Filter, LoggedChunk, Page, Position, Record
+from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_result, decode_tried, marks, readable_events, task_from
 from inferq.stores.sqlite.statements import SQL
 from inferq.task import AttemptRecord, State, Task, TaskResult
 
@@ -32,8 +33,8 @@ def attempts(db: sqlite3.Connection, id: str) -> list[AttemptRecord]:
     finally:
         db.execute("COMMIT")
     found = [
-        AttemptRecord(number, outcome, worker, started, ended, backend, code, error or "", came, went)
-        for number, outcome, worker, started, ended, backend, code, error, came, went in rows
+        AttemptRecord(number, outcome, worker, started, ended, backend, code, error or "", came, went, bool(remote), decode_tried(tried))
+        for number, outcome, worker, started, ended, backend, code, error, came, went, remote, tried in rows
     ]
     if last is not None:
         number, started, ended, body = last
@@ -41,7 +42,18 @@ def attempts(db: sqlite3.Connection, id: str) -> list[AttemptRecord]:
         usage = result.usage or Usage()
         worker = result.worker or ""
         found.append(
-            AttemptRecord(number, "completed", worker, started, ended, result.backend, None, "", usage.input_tokens, usage.output_tokens)
+            AttemptRecord(
+                number,
+                "completed",
+                worker,
+                started,
+                ended,
+                result.backend,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                remote=result.remote,
+                tried=result.tried,
+            )
         )
     return found
 
@@ -100,6 +112,47 @@ def records(db: sqlite3.Connection, kind: str, after: str, limit: int) -> list[R
     return [Record(*row) for row in db.execute(SQL["records"], (kind, after, limit))]
 
 
+def executed(db: sqlite3.Connection) -> list[Executed]:
+    running = Counter((backend or "", bool(remote)) for backend, remote in db.execute(SQL["running_on"]))
+    done = {(backend, bool(remote)): tasks for backend, remote, tasks in db.execute("SELECT backend, remote, tasks FROM executed")}
+    return [Executed(*place, done.get(place, 0), running[place]) for place in sorted(done.keys() | running.keys()) if place[0]]
+
+
+_FLOWS_COUNTED = 1000
+"""Flows of a task's own priority that are looked into before counting stops."""
+
+
+def ahead(db: sqlite3.Connection, id: str, bound: int) -> Ahead | None:
+    """Flows of higher priority by their lengths; those of the same priority by what stands in them before the task."""
+    db.execute("BEGIN")
+    try:
+        place = db.execute(SQL["place_of"], (id,)).fetchone()
+        if place is None:
+            return None
+        seq, own, _, priority = place
+        lanes: dict[str, int] = {}
+        equal: list[tuple[int, str]] = []
+        for flow, lane, theirs, _, _, head, length in db.execute(SQL["waiting_flows"]):
+            if theirs > priority:
+                lanes[lane] = lanes.get(lane, 0) + length
+            elif theirs == priority and head < seq and flow != own:
+                equal.append((flow, lane))
+        left = bound
+        mine = db.execute(SQL["before_in_flow"], (own, seq, left)).fetchone()[0]
+        more = mine >= bound
+        lanes[place[2]] = lanes.get(place[2], 0) + mine
+        left -= mine
+        for flow, lane in equal[:_FLOWS_COUNTED]:
+            if left <= 0:
+                break
+            count = db.execute(SQL["before_in_flow"], (flow, seq, left)).fetchone()[0]
+            lanes[lane] = lanes.get(lane, 0) + count
+            left -= count
+    finally:
+        db.execute("COMMIT")
+    return Ahead(mine, {lane: count for lane, count in lanes.items() if count}, more or left <= 0 or len(equal) > _FLOWS_COUNTED)
+
+
 def counts(db: sqlite3.Connection) -> Counts:
     states = {str(STATES[number]): tasks for number, tasks in db.execute("SELECT state, tasks FROM counter")}
     by_priority: dict[int, int] = {}
@@ -112,7 +165,7 @@ def counts(db: sqlite3.Connection) -> Counts:
 
 _COLUMNS = (
     "SELECT t.seq, t.id, t.state, f.lane, f.priority, f.size, f.tenant, t.estimate, t.attempt, t.failures, t.lost, i.name, "
-    "t.due, t.created, t.started, t.finished, t.code, t.error, p.spec "
+    "t.due, t.created, t.started, t.finished, t.code, t.error, t.backend, t.remote, p.spec "
     "FROM task AS t JOIN flow AS f ON f.id = t.flow JOIN payload AS p ON p.seq = t.seq LEFT JOIN instance AS i ON i.number = t.worker "
 )
 

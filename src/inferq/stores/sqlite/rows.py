@@ -10,7 +10,7 @@ import msgspec
 
 from inferq.events import Event
 from inferq.executor import Chunk
-from inferq.task import FlowKey, State, Submission, Task, TaskResult
+from inferq.task import FlowKey, State, Submission, Task, TaskResult, Tried
 
 SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = range(6)
 STATES: Final = (State.SCHEDULED, State.PENDING, State.RUNNING, State.COMPLETED, State.FAILED, State.CANCELLED)
@@ -21,6 +21,14 @@ decode_result: Final = msgspec.json.Decoder(TaskResult).decode
 decode_events: Final = msgspec.json.Decoder(list[Event]).decode
 decode_chunks: Final = msgspec.json.Decoder(list[Chunk]).decode
 encode: Final = msgspec.json.Encoder().encode
+
+_decode_tried: Final = msgspec.json.Decoder(tuple[Tried, ...]).decode
+
+
+def decode_tried(text: str | None) -> tuple[Tried, ...]:
+    """What an attempt tried before its backend; empty where nothing is kept."""
+    return _decode_tried(text) if text else ()
+
 
 log: Final = logging.getLogger("inferq.store")
 
@@ -57,6 +65,8 @@ def task_from(row: Row) -> Task:
         finished,
         code,
         error,
+        backend,
+        remote,
         spec,
     ) = row
     return Task(
@@ -76,6 +86,8 @@ def task_from(row: Row) -> Task:
         finished=finished,
         code=code,
         error=error or "",
+        backend=backend,
+        remote=bool(remote),
     )
 
 

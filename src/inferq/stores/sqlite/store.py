@@ -20,7 +20,21 @@ from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreDamaged, Sto
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
-from inferq.store import Change, Counts, Filter, Listener, LoggedChunk, Page, Position, Record, RecordPut, Retention, StoreStats
+from inferq.store import (
+    Ahead,
+    Change,
+    Counts,
+    Executed,
+    Filter,
+    Listener,
+    LoggedChunk,
+    Page,
+    Position,
+    Record,
+    RecordPut,
+    Retention,
+    StoreStats,
+)
 from inferq.stores.sqlite import changes, files, reads, records, upkeep, verbs
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
@@ -247,6 +261,12 @@ class SQLiteStore:
     async def records(self, kind: str, *, after: str = "", limit: int = 1000) -> list[Record]:
         return await self._ask(partial(reads.records, kind=kind, after=after, limit=limit))
 
+    async def ahead(self, id: str, *, bound: int = 10_000) -> Ahead | None:
+        return await self._ask(partial(reads.ahead, id=id, bound=bound))
+
+    async def executed(self) -> list[Executed]:
+        return await self._ask(reads.executed)
+
     async def counts(self) -> Counts:
         return await self._ask(reads.counts)
 
@@ -271,6 +291,7 @@ class SQLiteStore:
         def ask(db: sqlite3.Connection) -> StoreStats:
             pages, size = db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA page_size").fetchone()[0]
             wal = Path(f"{self._path}-wal")
+            names = tuple(name for (name,) in db.execute("SELECT name FROM instance ORDER BY number"))
             return StoreStats(
                 url=f"sqlite://{self._path}" if self._path == files.MEMORY else f"sqlite:///{self._path}",
                 durability=self._durability,
@@ -279,7 +300,8 @@ class SQLiteStore:
                 wal_bytes=wal.stat().st_size if wal.exists() else 0,
                 tasks=reads.counts(db).total,
                 last_event=db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()[0],
-                instances=db.execute("SELECT count(*) FROM instance").fetchone()[0],
+                instances=len(names),
+                names=names,
             )
 
         return await self._ask(ask)

@@ -62,6 +62,8 @@ class Transaction:
         self.forgotten: list[tuple[int, int]] = []
         self.paused: frozenset[str] | None = None
         self.meta: dict[str, int] = {}
+        self.executed: dict[tuple[str, bool], int] = {}
+        """Tasks that each backend (name, remote) has completed in this group."""
         self.after_commit: list[str] = []
         """Names of instances whose lock files may go once this is committed."""
 
@@ -147,6 +149,8 @@ class Transaction:
         deltas = [(t, b, s) for s, (t, b) in enumerate(zip(self.tasks_delta, self.bytes_delta, strict=True)) if t or b]
         if deltas:
             self.executemany(SQL["save_counter"], deltas)
+        if self.executed:
+            self.executemany(SQL["save_executed"], [(*place, tasks) for place, tasks in self.executed.items()])
         if self.events:
             position = known.position
             for event in self.events:

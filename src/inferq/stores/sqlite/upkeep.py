@@ -81,9 +81,10 @@ def _rescue(
 
 
 def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int) -> None:
-    seq, id, flow, attempt, lost, at_most_once, started, size = row
+    seq, id, flow, attempt, lost, at_most_once, started, size, backend, remote = row
     error = f"worker {worker} vanished"
-    tx.execute(SQL["add_attempt"], (seq, attempt, "lost", worker, started, now.wall, None, "lost", error, None, None))
+    record = (seq, attempt, "lost", worker, started, now.wall, backend, "lost", error, None, None, remote, None)
+    tx.execute(SQL["add_attempt"], record)
     if at_most_once or lost + 1 >= lost_limit:
         why = f"{error}; at_most_once forbids another attempt" if at_most_once else f"{error}; lost {lost + 1} times"
         tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, 1, seq))

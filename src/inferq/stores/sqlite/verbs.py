@@ -177,8 +177,8 @@ def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
     for tier in want.tiers:
         if left <= 0:
             break
-        taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall), paused)
-        claims += [_claim_from(tx, flow, popped, token, now) for flow, popped in taken]
+        taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall, want.pool, want.remote), paused)
+        claims += [_claim_from(tx, flow, popped, token, now, want) for flow, popped in taken]
         left -= len(taken)
     return claims
 
@@ -276,10 +276,11 @@ def _seq(task: Popped) -> int:
     return task[0]
 
 
-def _claim_from(tx: Transaction, key: FlowKey, popped: Popped, token: int, now: Now) -> Claim:
+def _claim_from(tx: Transaction, key: FlowKey, popped: Popped, token: int, now: Now, want: Want) -> Claim:
     seq, id, estimate, before, failures, lost, created, size, spec = popped
     attempt = before + 1
     task = Task(id, seq, State.RUNNING, key, spec, estimate, attempt, failures, lost, tx.name, None, created, now.wall)
+    task.backend, task.remote = want.pool, want.remote
     if before and tx.execute(SQL["last_chunk"], (seq,)).fetchone():
         last = tx.next_chunk(seq, attempt, 1)
         reset = Chunk("reset", data={"attempt": attempt, "reason": "a new attempt began"})
@@ -405,6 +406,8 @@ def _result_of(held: Claim, outcome: Outcome, now: Now) -> TaskResult:
         held.attempt,
         Timing(max(0, started - task.created) / 1000, max(0, now.wall - started) / 1000),
         answer.raw,
+        outcome.remote,
+        outcome.tried,
     )
 
 
@@ -412,6 +415,11 @@ def _completed(tx: Transaction, held: Claim, outcome: Outcome, wall: int) -> Non
     """What else a completion means. Its attempt record is derived from the result when somebody asks."""
     task = held.task
     started = task.started or wall
+    if outcome.backend is not None:
+        place = (outcome.backend, outcome.remote)
+        tx.executed[place] = tx.executed.get(place, 0) + 1
+        if outcome.tried:
+            tx.execute(SQL["moved_backend"], (*place, task.seq))
     tx.forgotten.append((task.seq, held.attempt))
     tx.streams.append(Grown(task.id))
     usage = outcome.usage
@@ -434,6 +442,8 @@ def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
         outcome.error or None,
         usage.input_tokens if usage else None,
         usage.output_tokens if usage else None,
+        outcome.remote,
+        encode(outcome.tried).decode() if outcome.tried else None,
     )
 
 
@@ -442,6 +452,8 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
     code, error = outcome.code, outcome.error[:2000] or None
     tx.forgotten.append((task.seq, held.attempt))
     tx.execute(SQL["add_attempt"], _attempt_row(held, outcome, now))
+    if outcome.tried and outcome.backend is not None:
+        tx.execute(SQL["moved_backend"], (outcome.backend, outcome.remote, task.seq))
     if outcome.kind in ("failed", "cancelled"):
         state = FAILED if outcome.kind == "failed" else CANCELLED
         tx.execute(SQL["end"], (state, now.wall, code, error, 0, task.seq))
@@ -455,10 +467,14 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
     at = outcome.at if outcome.delay is None else now.wall + outcome.delay
     at = at if at is not None and at > now.wall else None
     burnt = 1 if outcome.kind == "retry" else 0
+    flow = tx.flow_id(task.flow)
+    if outcome.lane is not None and outcome.lane != task.flow.lane:
+        flow = tx.flow_id(msgspec.structs.replace(task.flow, lane=outcome.lane))
+        tx.execute(SQL["move"], (flow, task.seq))
     if at is None:
         tx.execute(SQL["wait"], (PENDING, None, None, burnt, 0, code, error, task.seq))
         tx.moved(RUNNING, PENDING, size=size)
-        tx.enter(tx.flow_id(task.flow), task.seq)
+        tx.enter(flow, task.seq)
     else:
         tx.execute(SQL["wait"], (SCHEDULED, at, at - now.wall, burnt, 0, code, error, task.seq))
         tx.moved(RUNNING, SCHEDULED, size=size)

@@ -1,0 +1,2 @@
+-- reads.executed: where the running attempts are made.
+SELECT backend, remote FROM task WHERE state = 2
