@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from inferq.task import Size
 
-BYTES_PER_TOKEN: Final = 3.4
 TOKENS_PER_MESSAGE: Final = 4
 """Role and separators of one chat message in common templates."""
 TOKENS_PER_IMAGE: Final = 765

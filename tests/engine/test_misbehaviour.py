@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from places import Does
 
-from inferq import Answer, Call, Chunk, InvalidTask, Reject, RetryLater, State, TaskFailed, TaskNotFound, Usage
+from inferq import Answer, AsyncQueue, Call, Chunk, InvalidTask, Reject, RetryLater, State, TaskFailed, TaskNotFound, Usage
 from inferq.errors import ConfigError, StoreClosed
 from inferq.sync.queue import Queue
 from inferq.testing import wait_until
@@ -240,6 +240,21 @@ async def test_a_backup_ends_although_others_never_stop_writing(opened: Any, tmp
     copy = await opened(Does(answers("x")), url=tmp_path / "copy.db", work=False)
     assert await copy.check() == []
     assert (await copy.stats()).total >= 1500
+
+
+def test_a_queue_on_another_event_loop_says_so(tmp_path: Path) -> None:
+    async def ask(queue: AsyncQueue) -> None:
+        with pytest.raises(StoreClosed, match="another event loop"):
+            await queue.submit("echo", "chat", model="m", payload={"messages": []})
+        with pytest.raises(StoreClosed, match="another event loop"):
+            await queue.stats()
+
+    async def main() -> None:
+        async with AsyncQueue(f"sqlite:///{tmp_path}/q.db", work=False) as queue:
+            await asyncio.to_thread(asyncio.run, ask(queue))
+            assert (await queue.stats()).total == 0
+
+    asyncio.run(main())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -93,11 +93,16 @@ class SQLiteStore:
 
     # commands --------------------------------------------------------------------------------------------------------
 
-    def _call(self, verb: Verb | None, args: Any) -> asyncio.Future[Any]:
+    def _check_usable(self) -> None:
         if self._closing is not None:
             raise StoreClosed("the store is closed; open it again to go on")
         if self._generation != _forks:
             raise StoreClosed("the store was opened before a fork; open it again in this process")
+        if asyncio.get_running_loop() is not self._loop:
+            raise StoreClosed("the queue was opened on another event loop; open one on this loop, or use inferq.Queue from other threads")
+
+    def _call(self, verb: Verb | None, args: Any) -> asyncio.Future[Any]:
+        self._check_usable()
         future = self._loop.create_future()
         self._pending.append(Command(verb, args, future))
         if len(self._pending) == 1:
@@ -214,8 +219,7 @@ class SQLiteStore:
         if self._path == files.MEMORY:
             answer: T = await self._call(None, question)
             return answer
-        if self._closing is not None:
-            raise StoreClosed("the store is closed; open it again to go on")
+        self._check_usable()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(2, thread_name_prefix="inferq-reader")
         return await self._loop.run_in_executor(self._pool, self._read, question)
