@@ -6,6 +6,7 @@ InferqError
 ├── InvalidTask                         the submission is wrong; `field` says where
 │   ├── UnknownExecutor · UnknownAction
 │   └── PayloadTooLarge
+├── InvalidQuery                        a filter is wrong; `position` says where
 ├── TaskNotFound · RecordNotFound · AmbiguousId
 ├── Conflict
 │   ├── DuplicateKey                    same idempotency key, other body
@@ -107,6 +108,19 @@ class PayloadTooLarge(InvalidTask):
 
     code = "payload_too_large"
     status = 413
+
+
+class InvalidQuery(InferqError):
+    """A filter cannot be read. `position` is the character (from 0) where it goes wrong, `near` the word that may have been meant."""
+
+    code = "bad_query"
+    status = 400
+
+    def __init__(self, message: str, *, position: int | None = None, near: str | None = None, text: str = "") -> None:
+        super().__init__(message if position is None else f"{message} (character {position + 1} of the filter)")
+        self.position = position
+        self.near = near
+        self.text = text
 
 
 class TaskNotFound(InferqError):

@@ -39,6 +39,7 @@ MEANING: dict[Exit, str] = {
 _BY_CODE: dict[str, Exit] = {
     "config": Exit.USAGE,
     "bad_request": Exit.USAGE,
+    "bad_query": Exit.USAGE,
     "unknown_executor": Exit.USAGE,
     "unknown_action": Exit.USAGE,
     "payload_too_large": Exit.USAGE,
