@@ -245,7 +245,7 @@ async def test_a_backup_ends_although_others_never_stop_writing(opened: Any, tmp
 def test_a_queue_on_another_event_loop_says_so(tmp_path: Path) -> None:
     async def ask(queue: AsyncQueue) -> None:
         with pytest.raises(StoreClosed, match="another event loop"):
-            await queue.submit("echo", "chat", model="m", payload={"messages": []})
+            await queue.submit("echo", "chat", model="m", payload={"messages": [{"role": "user", "content": "hi"}]})
         with pytest.raises(StoreClosed, match="another event loop"):
             await queue.stats()
 
