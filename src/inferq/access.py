@@ -44,6 +44,16 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: int | None = None
 
 
+class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How many tasks of a tenant may run and wait at a time, over all processes; None is unbounded. Kept as a record of kind `tenant`."""
+
+    concurrency: int | None = None
+    max_queued: int | None = None
+
+
+TENANT: Final = "tenant"
+"""The kind of the records that hold tenants' limits; their id is the tenant."""
+
 LOCAL: Final = Principal("local", "local", "admin")
 """Everybody who reaches a loopback server that has no keys."""
 

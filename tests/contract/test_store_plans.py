@@ -54,7 +54,7 @@ def faults(plan: list[str], statement: str) -> list[str]:
     return found + [step for step in scans if not bounded]
 
 
-WALKS = {"waiting_flows", "stage_stepped", "running_on"}
+WALKS = {"waiting_flows", "stage_stepped", "running_on", "running_tenants"}
 """Statements that read all of a kind because all are wanted: waiting flows, running tasks, scheduled ones after a step of the clock."""
 
 
@@ -65,11 +65,18 @@ def test_a_statement_reads_no_more_than_it_needs(db: sqlite3.Connection, name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), [("waiting_flows", "flow_waiting"), ("stage_stepped", "task_due"), ("running_on", "task_running")]
+    ("name", "index"),
+    [
+        ("waiting_flows", "flow_waiting"),
+        ("stage_stepped", "task_due"),
+        ("running_on", "task_running"),
+        ("running_tenants", "task_running"),
+    ],
 )
 def test_a_statement_that_wants_all_reads_only_their_index(db: sqlite3.Connection, name: str, index: str) -> None:
-    (step,) = plan_of(db, SQL[name])
+    step, *rest = plan_of(db, SQL[name])
     assert f"USING INDEX {index}" in step
+    assert all(each.startswith("SEARCH") for each in rest)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from inferq.testing.contract_backends import BackendContract
 from inferq.testing.contract_change import ChangeContract
 from inferq.testing.contract_claim import ClaimContract
 from inferq.testing.contract_finish import FinishContract
+from inferq.testing.contract_limits import LimitContract
 from inferq.testing.contract_prune import PruneContract
 from inferq.testing.contract_records import RecordContract
 from inferq.testing.contract_shared import SharedContract
@@ -27,6 +28,7 @@ class StoreContract(
     RecordContract,
     BackendContract,
     SharedContract,
+    LimitContract,
 ):
     """The contract of `inferq.store.Store`, method by method.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from inferq.access import TENANT
 from inferq.clock import Now
 from inferq.errors import InferqError, StaleRecord
 from inferq.events import Event, RecordChanged
@@ -33,6 +34,7 @@ def put_one(tx: Transaction, given: RecordPut, now: Now) -> Record:
     record = Record(given.kind, given.id, version + 1, given.body, before.created if before else now.wall, now.wall)
     tx.execute(SQL["put_record"], (record.kind, record.id, record.version, record.body, record.created, record.updated))
     tx.events.append(RecordChanged(0, now.wall, record.kind, record.id, record.version))
+    tx.relimited = tx.relimited or given.kind == TENANT
     return record
 
 
@@ -50,6 +52,7 @@ def drop(tx: Transaction, calls: Sequence[DropCall]) -> list[bool | InferqError]
         else:
             tx.execute("DELETE FROM record WHERE kind = ? AND id = ?", (kind, id))
             tx.events.append(RecordChanged(0, now.wall, kind, id, before.version, dropped=True))
+            tx.relimited = tx.relimited or kind == TENANT
             replies.append(True)
     return replies
 

@@ -35,7 +35,7 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import changes, files, reads, records, upkeep, verbs
+from inferq.stores.sqlite import changes, files, limits, reads, records, upkeep, verbs
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
@@ -147,6 +147,8 @@ class SQLiteStore:
             heads = [
                 Head(id, FlowKey(lane, priority, size, tenant), head, length) for id, lane, priority, size, tenant, head, length in rows
             ]
+            if hidden := limits.full(db, limits.read(db)):
+                heads = [head for head in heads if head.key.tenant not in hidden]
             return heads, frozenset(scope for (scope,) in db.execute("SELECT scope FROM pause"))
 
         # Asked of the writer, so that no change can slip between this answer and the first `Change`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 
+from inferq.access import TenantLimits
 from inferq.events import Event
 from inferq.store import Grown
 from inferq.stores.sqlite.rows import NUMBERS, Row, encode
@@ -34,6 +35,11 @@ class Known:
     ids: dict[FlowKey, int] = field(default_factory=dict)
     last_flow: int = 0
     paused: frozenset[str] = frozenset()
+    tenants: dict[str, list[int]] = field(default_factory=dict)
+    """The flows of each tenant."""
+    limits: dict[str, TenantLimits] = field(default_factory=dict)
+    full: frozenset[str] = frozenset()
+    """Tenants that may not have another task running now."""
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
     """Index of the last chunk of each attempt that this instance is writing."""
     held: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -44,6 +50,7 @@ class Transaction:
     """Open between BEGIN IMMEDIATE and COMMIT; verbs read and write through it."""
 
     def __init__(self, db: sqlite3.Connection, known: Known, *, number: int, name: str) -> None:
+        self.db = db
         self.execute = db.execute
         self.executemany = db.executemany
         self.number = number
@@ -61,6 +68,8 @@ class Transaction:
         self.dropped: set[int] = set()
         self.forgotten: list[tuple[int, int]] = []
         self.paused: frozenset[str] | None = None
+        self.relimited = False
+        """Whether a tenant's limits were changed."""
         self.meta: dict[str, int] = {}
         self.executed: dict[tuple[str, bool], int] = {}
         """Tasks that each backend (name, remote) has completed in this group."""
@@ -93,6 +102,10 @@ class Transaction:
         if number is None:
             return None
         return self.flows.get(number) or self.known.flows.get(number)
+
+    def known_key(self, number: int) -> FlowKey:
+        """The key of a flow that exists."""
+        return (self.flows.get(number) or self.known.flows[number]).key
 
     def lane(self, number: int) -> str:
         """The lane of a flow."""
@@ -169,6 +182,8 @@ class Transaction:
         known.position = self.meta.get("position", known.position)
         known.flows.update(self.flows)
         known.ids.update(self.new_ids)
+        for key, number in self.new_ids.items():
+            known.tenants.setdefault(key.tenant, []).append(number)
         known.last_flow += len(self.new_ids)
         known.chunks.update(self.chunks)
         for place in self.forgotten:
@@ -178,10 +193,6 @@ class Transaction:
             known.held.pop(seq, None)
         if self.paused is not None:
             known.paused = self.paused
-
-    def heads(self) -> list[Head]:
-        """The heads this group changed, for those who choose."""
-        return [head_of(flow) for flow in self.flows.values()]
 
 
 def head_of(flow: Flow) -> Head:

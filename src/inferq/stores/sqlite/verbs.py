@@ -15,6 +15,7 @@ from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want
 from inferq.store import Grown, RecordPut
+from inferq.stores.sqlite.limits import Room, check_room
 from inferq.stores.sqlite.records import put_one
 from inferq.stores.sqlite.rows import (
     CANCELLED,
@@ -42,24 +43,23 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
     """Each call is kept whole or not at all; a refused one writes nothing."""
     replies: list[list[str] | InferqError] = []
     arrivals = _Arrivals(tx)
+    limited = any(limits.max_queued is not None for limits in tx.known.limits.values())
     for new, now, limit, guard in calls:
         try:
             known = _known_keys(tx, new)
+            if limited:
+                arrivals.write()
+                check_room(tx, _fresh(new, known))
             if limit is not None:
                 arrivals.settle()
-                _check_room(tx, _count_fresh(new, known), limit)
+                _check_room(tx, len(_fresh(new, known)), limit)
             if guard is not None:
                 put_one(tx, guard, now)
         except InferqError as error:
             replies.append(error)
             continue
         replies.append([arrivals.take(task, known, now.wall) for task in new])
-    arrivals.settle()
-    if arrivals.tasks:
-        write_many(tx.execute, "add_task", arrivals.tasks)
-        write_many(tx.execute, "add_payload", arrivals.payloads)
-    if arrivals.labels:
-        write_many(tx.execute, "add_label", arrivals.labels)
+    arrivals.write()
     return replies
 
 
@@ -111,6 +111,16 @@ class _Arrivals:
         tx.events.append(TaskSubmitted(0, wall, task.id, name, task.flow.lane, task.flow.priority, due))
         return task.id
 
+    def write(self) -> None:
+        """Into the file with what came since the last time."""
+        self.settle()
+        if self.tasks:
+            write_many(self._tx.execute, "add_task", self.tasks)
+            write_many(self._tx.execute, "add_payload", self.payloads)
+        if self.labels:
+            write_many(self._tx.execute, "add_label", self.labels)
+        self.tasks, self.payloads, self.labels = [], [], []
+
     def settle(self) -> None:
         """Tell the transaction what came since the last time."""
         for flow, (first, count) in self._entered.items():
@@ -139,9 +149,10 @@ def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str]
     return known
 
 
-def _count_fresh(new: Sequence[NewTask], known: Mapping[tuple[str, str], object]) -> int:
-    keyed = {place for task in new if task.key is not None and (place := (task.flow.tenant, task.key)) not in known}
-    return len(keyed) + sum(1 for task in new if task.key is None)
+def _fresh(new: Sequence[NewTask], known: Mapping[tuple[str, str], object]) -> list[NewTask]:
+    """Those that will be new: of several with one key the first."""
+    keyed = {place: task for task in reversed(new) if task.key is not None and (place := (task.flow.tenant, task.key)) not in known}
+    return [*keyed.values(), *(task for task in new if task.key is None)]
 
 
 def _check_room(tx: Transaction, count: int, limit: int) -> None:
@@ -156,7 +167,8 @@ ClaimCall = tuple[Sequence[Want], Now]
 
 
 def claim(tx: Transaction, calls: Sequence[ClaimCall]) -> list[list[list[Claim]] | InferqError]:
-    return [[_claim_want(tx, want, now) for want in wants] for wants, now in calls]
+    room = Room(tx) if tx.known.limits else None
+    return [[_claim_want(tx, want, now, room) for want in wants] for wants, now in calls]
 
 
 Popped = tuple[int, str, int, int, int, int, int, int, Submission]
@@ -169,7 +181,7 @@ _MANY = 4
 _AT_ONCE = 256
 
 
-def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
+def _claim_want(tx: Transaction, want: Want, now: Now, room: Room | None) -> list[Claim]:
     token = secrets.randbits(62) + 1
     paused = tx.known.paused if tx.paused is None else tx.paused
     left = want.limit
@@ -177,14 +189,14 @@ def _claim_want(tx: Transaction, want: Want, now: Now) -> list[Claim]:
     for tier in want.tiers:
         if left <= 0:
             break
-        taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall, want.pool, want.remote), paused)
+        taken = _pop_tier(tx, tier, left, (token, tx.number, now.wall, want.pool, want.remote), paused, room)
         claims += [_claim_from(tx, flow, popped, token, now, want) for flow, popped in taken]
         left -= len(taken)
     return claims
 
 
 def _pop_tier(
-    tx: Transaction, tier: Sequence[int | FlowKey], limit: int, stamp: Row, paused: frozenset[str]
+    tx: Transaction, tier: Sequence[int | FlowKey], limit: int, stamp: Row, paused: frozenset[str], room: Room | None
 ) -> list[tuple[FlowKey, Popped]]:
     """The first tasks over these flows by sequence number: a merge of flows by their heads."""
     heap: list[tuple[int, int]] = []
@@ -197,11 +209,14 @@ def _pop_tier(
     taken: list[tuple[FlowKey, Popped]] = []
     singly = len(heap) > _MANY
     while heap and len(taken) < limit:
-        room = limit - len(taken)
-        got = _pop_heads(tx, heap, room, stamp) if singly else _pop_range(tx, heap, room, stamp)
+        left = limit - len(taken)
+        if room is not None:
+            taken += _pop_limited(tx, heap, left, stamp, room)
+            continue
+        got = _pop_heads(tx, heap, left, stamp) if singly else _pop_range(tx, heap, left, stamp)
         taken += got
         # Many flows that take turns are served by their heads; where one flow runs ahead of the others, by a range of it.
-        singly = len(heap) > _MANY and (len(got) * 4 >= min(room, len(heap)) if singly else len(got) == 1)
+        singly = len(heap) > _MANY and (len(got) * 4 >= min(left, len(heap)) if singly else len(got) == 1)
     return taken
 
 
@@ -220,6 +235,18 @@ def _pop_range(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: 
     if flow.head is not None:
         heapq.heappush(heap, (flow.head, number))
     return [(flow.key, task) for task in tasks]
+
+
+def _pop_limited(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: Row, room: Room) -> list[tuple[FlowKey, Popped]]:
+    """As `_pop_range`, where tenants may have only so many running; the flow of one without room leaves the heap."""
+    tenant = tx.known_key(heap[0][1]).tenant
+    left = room.left(tenant)
+    if left is not None and left <= 0:
+        heapq.heappop(heap)
+        return []
+    taken = _pop_range(tx, heap, limit if left is None else min(limit, left), stamp)
+    room.take(tenant, len(taken))
+    return taken
 
 
 def _end_unreadable(tx: Transaction, number: int, *, wall: int) -> None:

@@ -18,11 +18,11 @@ from inferq.clock import Clock
 from inferq.errors import InferqError, StoreClosed, StoreError, StoreReadOnly
 from inferq.events import Event
 from inferq.store import Change, Grown
-from inferq.stores.sqlite import files, upkeep
+from inferq.stores.sqlite import files, limits, upkeep
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.rows import readable_events
 from inferq.stores.sqlite.statements import SQL
-from inferq.stores.sqlite.transaction import Flow, Known, Transaction, head_of
+from inferq.stores.sqlite.transaction import Flow, Known, Transaction
 from inferq.task import FlowKey
 
 log: Final = logging.getLogger("inferq.store")
@@ -206,8 +206,11 @@ class Writer:
     def _after(self, tx: Transaction) -> None:
         for name in tx.after_commit:
             self._instances.forget(name)
-        if tx.flows or tx.events or tx.streams or tx.paused is not None:
-            self._news.append(Change(tx.heads(), tx.events, tx.streams, tx.paused))
+        known, shifted = self._known, frozenset[str]()
+        if known.limits or tx.relimited:
+            shifted = limits.refresh(self._db, known, reread=tx.relimited)
+        if tx.flows or tx.events or tx.streams or tx.paused is not None or shifted:
+            self._news.append(Change(limits.told(known, tx.flows.values(), shifted), tx.events, tx.streams, tx.paused))
 
     # other processes -------------------------------------------------------------------------------------------------
 
@@ -242,11 +245,15 @@ class Writer:
         ]
         meta = dict(self._db.execute("SELECT name, value FROM meta"))
         events: list[Event] = []
+        moved = meta["position"] - known.position
         if not first and meta["position"] > known.position:
             for _, body in self._db.execute(SQL["events_after"], (known.position, -1)):
                 events += [event for event in readable_events(body) if event.position > known.position]
         paused = frozenset(scope for (scope,) in self._db.execute("SELECT scope FROM pause"))
-        known.flows.update((flow.id, flow) for flow in flows)
+        for flow in flows:
+            if flow.id not in known.flows:
+                known.tenants.setdefault(flow.key.tenant, []).append(flow.id)
+            known.flows[flow.id] = flow
         known.ids.update((flow.key, flow.id) for flow in flows)
         known.last_flow = self._db.execute("SELECT coalesce(max(id), 0) FROM flow").fetchone()[0]
         known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
@@ -254,8 +261,11 @@ class Writer:
         changed = paused != known.paused
         known.paused = paused
         self._data_version = version
+        # Where events were pruned unseen, a change of limits may be among them.
+        relimited = first or len(events) < moved or limits.concern(events)
+        shifted = limits.refresh(self._db, known, reread=relimited) if known.limits or relimited else frozenset[str]()
         if not first:
-            heads = [head_of(flow) for flow in flows]
+            heads = limits.told(known, flows, shifted)
             self._news.append(Change(heads, events, (Grown(""),), paused if changed else None, own=False))
         return not first
 
