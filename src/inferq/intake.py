@@ -14,7 +14,7 @@ import msgspec
 from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
 from inferq.estimate import estimate, size_class
 from inferq.executor import Executor
-from inferq.task import FlowKey, NewTask, Size, Submission, lane_of, new_id, priority_number
+from inferq.task import FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id, priority_number
 
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
@@ -114,16 +114,8 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
         expires=min(start, end) if start is not None and end is not None else start if end is None else end,
         at_most_once=submission.at_most_once,
         batch=submission.batch,
-        labels=_labels(submission),
+        labels=labels_of(submission),
     )
-
-
-def _labels(submission: Submission) -> tuple[tuple[str, str], ...]:
-    if not submission.tags and submission.schedule is None and submission.batch is None:
-        return ()
-    labels = [("tag", tag) for tag in dict.fromkeys(submission.tags)]
-    labels += [(name, value) for name, value in (("schedule", submission.schedule), ("batch", submission.batch)) if value is not None]
-    return tuple(labels)
 
 
 @lru_cache(maxsize=4096)

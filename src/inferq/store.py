@@ -31,6 +31,7 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     sizes: tuple[Size, ...] = ()
     tenants: tuple[str, ...] = ()
     tag: str | None = None
+    schedule: str | None = None
     since: int | None = None
     until: int | None = None
     prefix: str | None = None
@@ -169,9 +170,7 @@ class Store(Protocol):
 
     # a task's way ------------------------------------------------------------------------------------------------
 
-    async def add(
-        self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None
-    ) -> list[str]:
+    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None) -> list[str]:
         """Keep all of them or none; returns their ids in order. With a `guard` that record is put in the same transaction, or neither
         (StaleRecord): what makes tasks from a record makes them once over all processes.
 

@@ -171,6 +171,15 @@ class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
     schedule: str | None = None
 
 
+def labels_of(submission: Submission) -> tuple[tuple[str, str], ...]:
+    """The (name, value) pairs that a task of this submission can be found by: its tags, its schedule, its batch."""
+    if not submission.tags and submission.schedule is None and submission.batch is None:
+        return ()
+    labels = [("tag", tag) for tag in dict.fromkeys(submission.tags)]
+    labels += [(name, value) for name, value in (("schedule", submission.schedule), ("batch", submission.batch)) if value is not None]
+    return tuple(labels)
+
+
 class NewTask(msgspec.Struct, gc=False):
     """A validated submission on its way into the store: `spec` is the encoded Submission, `digest` identifies its body for `key`."""
 

@@ -11,6 +11,7 @@ from inferq.clock import Clock
 from inferq.config import Settings
 from inferq.engine.attempt import Rules
 from inferq.engine.backends import Backend, Backends
+from inferq.engine.ticker import Ticker
 from inferq.engine.upkeep import Upkeep
 from inferq.engine.worker import Worker
 from inferq.policy import DEFAULT_STEPS, Step, ageing
@@ -64,13 +65,17 @@ class Engine:
             event_age=retention.event_age,
         )
 
+        self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
+
     async def start(self) -> None:
         """Take back what dead processes held and begin to claim."""
         await self._upkeep.start()
         await self.worker.start()
+        self._ticker.start()
 
     async def stop(self, grace: float) -> None:
         """No new claims; finish or hand back within `grace` seconds; close the backends."""
+        await self._ticker.stop()
         await self.worker.stop(grace)
         await self._upkeep.stop()
         await self._backends.close()

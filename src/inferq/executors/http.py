@@ -197,14 +197,10 @@ class HttpExecutor(Executor):
             wanted = ", ".join(map(str, expected or ()))
             raise Reject(f"{origin_of(url)} answered {reply.status}, expected {wanted}", failure="bad_request")
         secrets = [value for value in (*request.headers.values(), *self._set.headers.values()) if len(value) > 5]
-        raise failure_of(
-            reply.status, reply.headers, reply.body, now=time.time(), source=origin_of(url), secrets=secrets
-        )
+        raise failure_of(reply.status, reply.headers, reply.body, now=time.time(), source=origin_of(url), secrets=secrets)
 
 
-_PRIVATE: Final = (
-    "this address is private, loopback or reserved, which this backend refuses; set allow_private: true to allow it"
-)
+_PRIVATE: Final = "this address is private, loopback or reserved, which this backend refuses; set allow_private: true to allow it"
 
 
 def _public_only(address: str) -> None:

@@ -88,9 +88,7 @@ class ModelServer(Executor):
             raise self._garbled(str(error)) from error
 
     def _refused(self, reply: Reply) -> ExecutorError:
-        error = failure_of(
-            reply.status, reply.headers, reply.body, now=time.time(), source=self._source, secrets=self._secrets
-        )
+        error = failure_of(reply.status, reply.headers, reply.body, now=time.time(), source=self._source, secrets=self._secrets)
         hint = self._hint(reply, error)
         if hint:
             error.args = (f"{error}; {hint}",)

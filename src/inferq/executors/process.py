@@ -248,9 +248,7 @@ class Group:
         return True
 
 
-async def _spawn(
-    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], feed: bool, output: _Output
-) -> asyncio.subprocess.Process:
+async def _spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], feed: bool, output: _Output) -> asyncio.subprocess.Process:
     # Our own pipes: asyncio's wait for their end as long as any descendant holds them open.
     writers: list[int] = []
     try:

@@ -120,9 +120,7 @@ class Executors:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def register(
-        self, executor: Executor | str, *, name: str | None = None, settings: Mapping[str, Any] | None = None
-    ) -> Executor:
+    def register(self, executor: Executor | str, *, name: str | None = None, settings: Mapping[str, Any] | None = None) -> Executor:
         """Add an executor, or the installed one of that name made with `settings`, under `name` (default: its own).
 
         Raises `PluginError` when it is no executor, `Conflict` when the name is taken, `WrongState` after `close`.

@@ -17,9 +17,7 @@ FOREVER = 10**7
 KEEP_ALL = dict.fromkeys(FINAL, Retention(age=None))
 
 
-async def prune(
-    here: Peer, keep: dict[State, Retention], *, chunks: float = FOREVER, events: float = FOREVER, limit: int = 500
-) -> int:
+async def prune(here: Peer, keep: dict[State, Retention], *, chunks: float = FOREVER, events: float = FOREVER, limit: int = 500) -> int:
     return await here.store.prune(KEEP_ALL | keep, here.now, chunks=chunks, events=events, limit=limit)
 
 

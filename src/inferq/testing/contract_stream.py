@@ -165,10 +165,6 @@ class StreamContract(ContractBase):
 
         await here.heard(lambda: bool(grown()) and grown()[-1].chunks is None)
         logged = await here.logged(id)
-        told = [
-            LoggedChunk(Position(news.attempt, news.first + n), chunk)
-            for news in grown()
-            for n, chunk in enumerate(news.chunks or ())
-        ]
+        told = [LoggedChunk(Position(news.attempt, news.first + n), chunk) for news in grown() for n, chunk in enumerate(news.chunks or ())]
         assert told == logged[:-1], "what is told must be what is read"
         assert logged[-1].chunk.kind == "end"

@@ -11,9 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10.0, every: float = 0.005, what: str = ""
-) -> T:
+async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 10.0, every: float = 0.005, what: str = "") -> T:
     """Ask `condition` (sync or async) until it is true and return what it gave; `timeout` and `every` are seconds.
 
     Raises AssertionError, so that the test fails, when it is still false at the end; `what` says what was waited for. The condition

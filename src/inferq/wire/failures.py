@@ -23,17 +23,37 @@ MAX_MESSAGE: Final = 500
 MAX_WAIT: Final = 86_400.0
 """Seconds; a longer hint is taken for this."""
 
-_QUOTA_CODES: Final = frozenset({
-    "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "enforced_spend_limit_reached",
-    "spend_limit_reached", "insufficient_credits", "insufficient_balance", "credit_limit_reached", "budget_exceeded",
-})
+_QUOTA_CODES: Final = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "enforced_spend_limit_reached",
+        "spend_limit_reached",
+        "insufficient_credits",
+        "insufficient_balance",
+        "credit_limit_reached",
+        "budget_exceeded",
+    }
+)
 _CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
-_FILTER_CODES: Final = frozenset({
-    "content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked",
-})
-_MODEL_CODES: Final = frozenset({
-    "model_not_found", "invalid_model", "model_not_available", "modelnotfound", "deploymentnotfound",
-})
+_FILTER_CODES: Final = frozenset(
+    {
+        "content_filter",
+        "content_policy_violation",
+        "responsibleaipolicyviolation",
+        "moderation_blocked",
+    }
+)
+_MODEL_CODES: Final = frozenset(
+    {
+        "model_not_found",
+        "invalid_model",
+        "model_not_available",
+        "modelnotfound",
+        "deploymentnotfound",
+    }
+)
 _LIMIT_CODES: Final = frozenset({"rate_limit_exceeded", "rate_limit_error", "resource_exhausted", "too_many_requests"})
 _BUSY_CODES: Final = frozenset({"overloaded_error", "unavailable_error", "capacity_exceeded", "engine_overloaded"})
 _KEY_CODES: Final = frozenset({"invalid_api_key", "authentication_error"})
@@ -54,9 +74,7 @@ _BUSY: Final = re.compile(
     r"|at capacity|over capacity|too many (pending |concurrent )?requests|high demand"
 )
 _KEY: Final = re.compile(r"api key not valid|(invalid|incorrect|missing) api[ -]key")
-_TRY_AGAIN: Final = re.compile(
-    r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|[hms]))+|\d+(?:\.\d+)? ?sec)"
-)
+_TRY_AGAIN: Final = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?(?:ms|[hms]))+|\d+(?:\.\d+)? ?sec)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,9 +198,10 @@ def _tests(where: Filter) -> tuple[list[str], list[Any]]:
     one_of("f.tenant", where.tenants)
     for column, wanted in (("$.executor", where.executors), ("$.model", where.models)):
         one_of(f"json_extract(CAST(p.spec AS TEXT), '{column}')", wanted)
-    if where.tag is not None:
-        tests.append("t.seq IN (SELECT seq FROM label WHERE name = 'tag' AND value = ?)")
-        values.append(where.tag)
+    for name, label in (("tag", where.tag), ("schedule", where.schedule)):
+        if label is not None:
+            tests.append("t.seq IN (SELECT seq FROM label WHERE name = ? AND value = ?)")
+            values += [name, label]
     if where.since is not None:
         tests.append("t.created >= ?")
         values.append(where.since)

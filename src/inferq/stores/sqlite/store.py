@@ -135,9 +135,7 @@ class SQLiteStore:
             for listener in tuple(self._listeners):
                 listener(change)
 
-    async def add(
-        self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None
-    ) -> list[str]:
+    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None) -> list[str]:
         ids: list[str] = await self._call(verbs.add, (tasks, now, limit, guard))
         return ids
 

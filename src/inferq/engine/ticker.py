@@ -1,0 +1,187 @@
+"""Makes the tasks of schedules: sleeps until the next fire, hears of every change, and counts a fire only by the version it was read at."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from inferq.clock import Clock, Now
+from inferq.errors import QueueFull, StaleRecord, StoreClosed, StoreError, TaskNotFound
+from inferq.events import TERMINAL, Event, RecordChanged, ScheduleFired, ScheduleSkipped
+from inferq.schedule import KIND, Schedule, Step, decoded, encoded, next_step
+from inferq.store import Change, Filter, RecordPut, Store
+from inferq.task import WAITING, State
+
+log: Final = logging.getLogger("inferq.ticker")
+
+_PHASE: Final = 0.05
+"""Seconds by which processes differ at random, so that one has told the others before they try."""
+_LOOK: Final = 1.0
+"""Seconds after which the wall clock is read again at the latest: it may have stepped."""
+_RELOAD: Final = 60.0
+_PAGE: Final = 500
+_ACTIVE: Final = (*WAITING, State.RUNNING)
+_MOST_ACTIVE: Final = 100
+_STEPS: Final = 50
+"""Steps of one schedule before the others have their turn."""
+
+
+class Ticker:
+    """May run in any number of processes: whoever stores the schedule's next version together with the task has made the fire."""
+
+    def __init__(self, store: Store, *, clock: Clock, rng: random.Random, max_queue_size: int | None) -> None:
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._max_queue_size = max_queue_size
+        self._due: dict[str, int] = {}
+        """When each enabled schedule wants to be looked at, in wall milliseconds."""
+        self._changed: set[str] = set()
+        self._blocking: dict[str, str] = {}
+        """Tasks whose end a held fire waits for, and its schedule."""
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._reload_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._unlisten = store.listen(self._hear)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="inferq-ticker")
+
+    async def stop(self) -> None:
+        self._unlisten()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    # hearing ---------------------------------------------------------------------------------------------------------
+
+    def _hear(self, change: Change) -> None:
+        for event in change.events:
+            if type(event) is RecordChanged and event.kind == KIND:
+                self._changed.add(event.id)
+                self._wake.set()
+            elif self._blocking and isinstance(event, TERMINAL) and event.task_id in self._blocking:
+                self._changed.add(self._blocking.pop(event.task_id))
+                self._wake.set()
+
+    # the loop --------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                if self._loop.time() >= self._reload_at:
+                    await self._load()
+                changed, self._changed = self._changed, set()
+                now = self._clock.read().wall
+                for name in changed | {name for name, due in self._due.items() if due <= now}:
+                    await self._advance(name)
+            except StoreClosed:
+                return
+            except StoreError as error:
+                log.warning("ticker.failed", extra={"error": str(error)})
+                self._reload_at = 0.0
+                await asyncio.sleep(_LOOK)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until a schedule is due, something changed, or it is time to look at the clock again."""
+        limit = self._reload_at - self._loop.time()
+        if self._due:
+            ahead = (min(self._due.values()) - self._clock.read().wall) / 1000
+            limit = min(limit, _LOOK, max(0.0, ahead) + self._rng.uniform(0.0, _PHASE))
+        try:
+            async with asyncio.timeout(max(0.0, limit)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _load(self) -> None:
+        """Every schedule, as the store has it: at the start, and as a fallback for news that did not come."""
+        self._reload_at = self._loop.time() + _RELOAD
+        names, after = set[str](), ""
+        while page := await self._store.records(KIND, after=after, limit=_PAGE):
+            names.update(record.id for record in page)
+            after = page[-1].id
+        self._due = {name: due for name, due in self._due.items() if name in names}
+        self._changed |= names
+
+    # one schedule ----------------------------------------------------------------------------------------------------
+
+    async def _advance(self, name: str) -> None:
+        """Take every step that the schedule asks for now, and remember when to look at it again."""
+        for _ in range(_STEPS):
+            record = await self._store.record(KIND, name)
+            schedule = None if record is None else _readable(name, record.body)
+            if record is None or schedule is None:
+                self._due.pop(name, None)
+                return
+            now = self._clock.read()
+            active = await self._active(schedule, now.wall)
+            step = next_step(schedule, now.wall, active)
+            if step is None:
+                self._remember(schedule, active)
+                return
+            try:
+                await self._take(step, schedule, record.version, now)
+            except StaleRecord:
+                # Somebody else was quicker: look again at what it left to do.
+                await asyncio.sleep(self._rng.uniform(0.0, _PHASE))
+            except QueueFull as error:
+                log.warning("ticker.queue_full", extra={"schedule": name, "error": str(error)})
+                self._due[name] = now.wall + 1000
+                return
+        self._due[name] = self._clock.read().wall
+
+    async def _active(self, schedule: Schedule, now: int) -> list[str]:
+        """The schedule's tasks that have not ended, where that matters now."""
+        due = schedule.due
+        if schedule.held is None and (schedule.overlap == "allow" or due is None or due > now):
+            return []
+        page = await self._store.find(Filter(states=_ACTIVE, schedule=schedule.name), limit=_MOST_ACTIVE)
+        return [task.id for task in page.tasks]
+
+    async def _take(self, step: Step, before: Schedule, version: int, now: Now) -> None:
+        name, told = before.name, list[Event]()
+        if step.schedule is not before:
+            guard = RecordPut(KIND, name, encoded(step.schedule), version)
+            if step.task is None:
+                await self._store.put_record(guard, now)
+            else:
+                await self._store.add([step.task], now, limit=self._max_queue_size, guard=guard)
+                told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire))
+        told += [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
+        if told:
+            await self._store.tell(told, now)
+        for task_id in step.cancel:
+            try:
+                await self._store.cancel([task_id], now, reason=f"schedule {name}: its next fire came")
+            except TaskNotFound:
+                continue
+
+    def _remember(self, schedule: Schedule, active: Sequence[str]) -> None:
+        due = schedule.due
+        if schedule.held is not None:
+            # Woken by the end of what it waits for; the second look is for an end that came while we asked.
+            self._blocking.update(dict.fromkeys(active, schedule.name))
+            again = self._clock.read().wall + round(_LOOK * 1000)
+            due = again if due is None else min(due, again)
+        if due is None:
+            self._due.pop(schedule.name, None)
+        else:
+            self._due[schedule.name] = due
+
+
+def _readable(name: str, body: bytes) -> Schedule | None:
+    try:
+        return decoded(body)
+    except msgspec.DecodeError as error:
+        log.error("ticker.schedule_unreadable", extra={"schedule": name, "error": str(error)})  # noqa: TRY400 - the place says nothing
+        return None
