@@ -15,7 +15,9 @@ InferqError
 ├── Rejected                            try later; `retry_after` in seconds
 │   └── QueueFull · RateLimited
 ├── ApiError                            the server refused the request; `status` and `code` are its own
-│   └── Unauthenticated · Forbidden
+│   ├── Unauthenticated · Forbidden     no valid key; not with this key, Host or Origin
+│   ├── InvalidRequest                  a body or parameter is wrong; `field` or `parameter` says where
+│   └── NoSuchRoute · WrongMethod · NotAcceptable · BodyTooLarge · BodyTimeout · UnsupportedMedia
 ├── TransportError                      the server could not be asked, or its answer not be understood
 │   └── ConnectFailed · ConnectionLost · RequestTimeout (also TimeoutError) · ProtocolError
 ├── StoreError                          the truth could not be read or written
@@ -221,6 +223,65 @@ class Forbidden(ApiError):
     status = 403
 
 
+class InvalidRequest(ApiError):
+    """A body or parameter is not what the route takes. `field` is the path in the body (`template.payload`), `parameter` the name of a
+    query, path or header parameter."""
+
+    code = "bad_request"
+
+    def __init__(self, message: str, *, field: str = "", parameter: str = "") -> None:
+        super().__init__(f"{field or parameter}: {message}" if field or parameter else message)
+        self.field = field
+        self.parameter = parameter
+
+
+class NoSuchRoute(ApiError):
+    """The server has nothing at that path."""
+
+    code = "no_such_route"
+    status = 404
+
+
+class WrongMethod(ApiError):
+    """The path exists, but not with that method; `allowed` are those it has."""
+
+    code = "wrong_method"
+    status = 405
+
+    def __init__(self, message: str, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class NotAcceptable(ApiError):
+    """The request accepts only media types that the route cannot answer with."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class BodyTimeout(ApiError):
+    """The body did not come within the server's time."""
+
+    code = "body_timeout"
+    status = 408
+    retryable = True
+
+
+class BodyTooLarge(ApiError):
+    """The body has more bytes than the server takes."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class UnsupportedMedia(ApiError):
+    """The body's content type or encoding is not one that the route takes."""
+
+    code = "unsupported_media"
+    status = 415
+
+
 class TransportError(InferqError):
     """The server could not be asked, or its answer could not be understood."""
 
@@ -317,6 +378,8 @@ class ClaimLost(InferqError):
 
 class TaskError(InferqError):
     """A task ended without a result."""
+
+    status = 409
 
     def __init__(self, message: str, *, task_id: str) -> None:
         super().__init__(message)

@@ -59,6 +59,8 @@ def values_for(key: Key) -> st.SearchStrategy[tuple[str, Any]]:
             return numbers.map(lambda number: (str(number), number))
         case "choice":
             return st.sampled_from(key.choices).map(lambda choice: (choice, choice))
+        case "flag":
+            return st.sampled_from([("true", True), ("false", False)])
         case "list":
             return st.lists(st.sampled_from("abc"), min_size=1).map(lambda names: (",".join(names), tuple(names)))
         case "path":
@@ -70,7 +72,7 @@ def values_for(key: Key) -> st.SearchStrategy[tuple[str, Any]]:
 
 
 def as_toml(path: tuple[str, ...], text: str, key: Key) -> str:
-    bare = key.kind in ("integer", "number", "size")
+    bare = key.kind in ("integer", "number", "size", "flag")
     value = "[" + ", ".join(f'"{part}"' for part in text.split(",")) + "]" if key.kind == "list" else f'"{text}"'
     return f"{'.'.join(path)} = {text if bare else value}\n"
 

@@ -20,6 +20,7 @@ from inferq.config.settings import (
     LogSettings,
     RetentionSettings,
     RetrySettings,
+    ServerSettings,
     Settings,
     StateRetention,
     StoreSettings,
@@ -278,6 +279,7 @@ def _build(values: dict[Path_, _Value], present: list[str], problems: list[str])
         retry=RetrySettings(**section("retry")),
         backends=tuple(_backend(name, section("backends", name), values, problems) for name in present),
         log=LogSettings(**section("log")),
+        server=ServerSettings(**section("server")),
     )
 
 

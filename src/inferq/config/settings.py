@@ -155,6 +155,39 @@ class BackendSettings(Section, frozen=True):
         return plain
 
 
+class ServerSettings(Section, frozen=True):
+    """The HTTP server: where it listens, whom it answers, and bounds that keep a bad client from harming the others."""
+
+    host: Annotated[str, Meta(description="Address to listen on; any but this machine's own needs keys, or `insecure`.")] = "127.0.0.1"
+    port: Annotated[
+        Annotated[int, Meta(ge=0, le=65_535, extra={"unit": "port"})], Meta(description="Port to listen on; 0 takes a free one.")
+    ] = 7125
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(description="Names beside `localhost` and addresses by which clients may call it (`Host`), `*.example.org` too; `*`: any."),
+    ] = ()
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Web pages of other sites that may use it, such as `https://app.example.org`; `*`: all. Empty: none."),
+    ] = ()
+    insecure: Annotated[bool, Meta(description="Listen on a public address although no keys are configured.")] = False
+    max_body_bytes: Annotated[Bytes, Meta(description="A request with a larger body is refused (413).")] = 20_000_000
+    header_timeout: Annotated[Seconds, Meta(description="A connection whose request line and headers take longer is closed.")] = 10.0
+    read_timeout: Annotated[Seconds, Meta(description="A request whose body stands still for longer is refused (408).")] = 30.0
+    write_timeout: Annotated[Seconds, Meta(description="A reader of a stream that takes nothing for longer is dropped.")] = 10.0
+    keep_alive: Annotated[Seconds, Meta(description="An idle connection is closed after this time.")] = 75.0
+    heartbeat: Annotated[Seconds, Meta(description="A silent stream gets a comment after this time, so that proxies keep it.")] = 15.0
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000, extra={"unit": "connections"})],
+        Meta(description="Beyond this many connections new requests are refused (503)."),
+    ] = 5000
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="Addresses of proxies whose `X-Forwarded-For` and `-Proto` are believed.")
+    ] = ()
+    root_path: Annotated[str | None, Meta(description="Prefix that a proxy adds before the server's paths, such as `/inferq`.")] = None
+    access_log: Annotated[bool, Meta(description="Log every request (health checks never).")] = False
+
+
 class LogSettings(Section, frozen=True):
     """What is logged, where to and in which form."""
 
@@ -185,6 +218,7 @@ class Settings(Section, frozen=True):
     retry: RetrySettings = RetrySettings()
     backends: tuple[BackendSettings, ...] = DEFAULT_BACKENDS
     log: LogSettings = LogSettings()
+    server: ServerSettings = ServerSettings()
 
     def backend(self, name: str) -> BackendSettings | None:
         """The backend of that name, or None."""

@@ -1,0 +1,256 @@
+"""The ASGI application: one request's way from bytes to a route's handler and back. Bare ASGI, because hot routes pay for every layer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from inferq.access import require
+from inferq.config import ServerSettings
+from inferq.errors import NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
+from inferq.server import body as bodies
+from inferq.server import guard as guards
+from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
+from inferq.server.problems import headers_of, problem_of
+from inferq.server.route import MUTATING, Lines, Ndjson, Plain, Route, Sse, Table
+from inferq.server.stream import pump
+from inferq.task import new_id
+
+if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
+
+log: Final = logging.getLogger("inferq.server")
+
+_JSON: Final = (b"content-type", b"application/json")
+_PROBLEM: Final = (b"content-type", b"application/problem+json")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=-]{1,100}")
+_encode: Final = msgspec.json.Encoder().encode
+Observer = Callable[[str, str, int, float], None]
+"""Told of each request: method, the route's path, status, seconds."""
+
+
+def create_app(
+    queue: AsyncQueue,
+    *,
+    settings: ServerSettings | None = None,
+    authenticate: guards.Authenticate | None = None,
+    routes: list[Route] | None = None,
+) -> App:
+    """The server as an ASGI application, to be served alone or mounted into another application under any prefix.
+
+        app = FastAPI(lifespan=...)            # open the queue there: `async with queue: yield`
+        app.mount("/inferq", create_app(queue))
+
+    `settings` default to the queue's own; `routes` to all of them. A queue that is not open is opened and closed by the application's
+    lifespan, where the outer server gives it one. `authenticate` replaces the keys of the configuration by the user's own way.
+    """
+    return App(queue, settings or queue.settings.server, authenticate or guards.everybody, routes)
+
+
+class App:
+    """An ASGI 3 application."""
+
+    def __init__(
+        self, queue: AsyncQueue, settings: ServerSettings, authenticate: guards.Authenticate, routes: list[Route] | None = None
+    ) -> None:
+        if routes is None:
+            from inferq.server.routes import ROUTES
+
+            routes = ROUTES
+        self.queue = queue
+        self.settings = settings
+        self.authenticate = authenticate
+        self.guard = guards.Guard((settings.host, *settings.allowed_hosts), settings.origins)
+        self.table = Table(routes)
+        self.draining = False
+        """Not ready any more: a stop was asked for."""
+        self.stopping = asyncio.Event()
+        """Streams end: the server closes."""
+        self.observers: list[Observer] = []
+        self.parts: dict[str, Any] = {}
+        """What areas keep for the life of the application, by their own name."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        opened = False
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    opened = not self._is_open()
+                    await self.queue.start()
+                except Exception as error:
+                    log.exception("server.start_failed")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                self.stopping.set()
+                if opened:
+                    await self.queue.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _is_open(self) -> bool:
+        try:
+            return self.queue.store is not None
+        except StoreClosed:
+            return False
+
+    # one request -----------------------------------------------------------------------------------------------------
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        raw: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = _request_id(raw.get(b"x-request-id"))
+        method: str = scope["method"]
+        place, status = "", 500
+        try:
+            self.guard.check_host(raw.get(b"host"))
+            found = self.table.match(local_path(scope))
+            if found is None:
+                raise NoSuchRoute(f"expected a path of this server (see /openapi.json), got {local_path(scope)[:200]!r}")
+            routes, parameters = found
+            place = next(iter(routes.values())).path
+            if method == "OPTIONS":
+                status = await self._options(routes, request_id, send)
+                return
+            route = routes.get("GET" if method == "HEAD" else method)
+            if route is None:
+                raise WrongMethod(f"expected {', '.join(_methods(routes))}, got {method}", allowed=_methods(routes))
+            if method in MUTATING:
+                self.guard.check_origin(raw, scope.get("scheme", "http"))
+            call = Call(self, route, scope, receive, parameters, raw)
+            call.request_id = request_id
+            reply = await self._answer(call)
+            status = reply.status
+            await self._send(call, reply, send, head=method == "HEAD")
+        except Gone:
+            status = 499
+        except Exception as error:  # noqa: BLE001 - it becomes the client's problem, and is logged there
+            status = await self._refuse(error, request_id, send, head=method == "HEAD")
+        finally:
+            for observe in self.observers:
+                observe(method, place, status, time.perf_counter() - began)
+
+    async def _answer(self, call: Call) -> Reply:
+        route = call.route
+        if not route.open:
+            call.principal = await self.authenticate(call)
+            require(call.principal, route.role)
+        _check_accept(call)
+        call.query = bodies.parse_query(route.query, call.scope.get("query_string", b""))
+        if route.body is None:
+            if call.scope["method"] in MUTATING:
+                await bodies.refuse_body(call, self.settings.read_timeout)
+        elif route.body is Lines:
+            bodies.check_lines_media(call)
+            call.body = bodies.read_lines(call, route.largest or self.settings.max_body_bytes, self.settings.read_timeout)
+        else:
+            call.body = await bodies.read_body(call, route.largest or self.settings.max_body_bytes, self.settings.read_timeout)
+        return await route.handler(call)
+
+    async def _send(self, call: Call, reply: Reply, send: Send, *, head: bool) -> None:
+        headers = [(b"x-request-id", call.request_id.encode())]
+        if reply.headers:
+            headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+        value = reply.value
+        if isinstance(value, Streamed):
+            await pump(self, call, reply, value, headers, send, head=head)
+            return
+        if isinstance(value, Text):
+            content = value.content
+            headers.append((b"content-type", value.media.encode()))
+        elif value is None:
+            content = b""
+        else:
+            content = _encode(value)
+            headers.append(_JSON)
+        if reply.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(content)))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else content})
+
+    async def _refuse(self, error: Exception, request_id: str, send: Send, *, head: bool) -> int:
+        problem = problem_of(error, request_id)
+        content = _encode(problem)
+        headers = [_PROBLEM, (b"x-request-id", request_id.encode()), (b"content-length", b"%d" % len(content))]
+        headers += [(name.encode(), value.encode()) for name, value in headers_of(problem, error).items()]
+        if problem.status in (408, 413):
+            # What is left of the body is not read: the connection cannot be used again.
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if head else content})
+        return problem.status
+
+    async def _options(self, routes: Mapping[str, Route], request_id: str, send: Send) -> int:
+        headers = [(b"allow", ", ".join(_methods(routes)).encode()), (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+        return 204
+
+
+def local_path(scope: Scope) -> str:
+    """The path below the prefix that the application is mounted under."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :] or "/"
+    return path
+
+
+def _methods(routes: Mapping[str, Route]) -> tuple[str, ...]:
+    return (*routes, *(("HEAD",) if "GET" in routes else ()), "OPTIONS")
+
+
+def _request_id(given: bytes | None) -> str:
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return new_id()
+
+
+def _check_accept(call: Call) -> None:
+    said = call.raw_headers.get(b"accept")
+    if said is None or b"*/*" in said:
+        return
+    medias = produced(call.route)
+    for part in said.decode("latin-1").lower().split(","):
+        wanted, _, parameters = part.strip().partition(";")
+        wanted = wanted.strip()
+        if "q=0" in parameters.replace(" ", "").split(";") or not wanted:
+            continue
+        if wanted in medias or any(wanted == f"{media.split('/')[0]}/*" for media in medias):
+            return
+    raise NotAcceptable(f"expected Accept to admit {' or '.join(sorted(medias))}, got {said.decode('latin-1')[:200]!r}")
+
+
+def produced(route: Route) -> set[str]:
+    """The media types that a route answers with when all is well."""
+    found = {"application/problem+json"}
+    for value in route.returns.values():
+        for kind in value if isinstance(value, tuple) else (value,):
+            found.add(media_of(kind))
+    return found
+
+
+def media_of(kind: Any) -> str:
+    """The media type of a type in `returns`."""
+    if isinstance(kind, Sse):
+        return "text/event-stream"
+    if isinstance(kind, Ndjson):
+        return "application/x-ndjson"
+    if isinstance(kind, Plain):
+        return kind.media
+    return "application/json"

@@ -1,0 +1,89 @@
+"""From where one may speak to this server: Host allow-list and Origin check, because any web page can reach a local port."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from inferq.access import LOCAL, Principal
+from inferq.errors import Forbidden
+from inferq.server.call import Call
+
+Authenticate = Callable[[Call], Awaitable[Principal]]
+"""Says who calls. Raises Unauthenticated."""
+
+_SAME_SITE: Final = frozenset({b"same-origin", b"none"})
+
+
+async def everybody(_: Call) -> Principal:
+    """While no keys are configured: whoever reaches the server is its admin."""
+    return LOCAL
+
+
+class Guard:
+    """Refuses by Host and Origin. `hosts` and `origins` are the allowed ones beyond this machine's own names; `*` allows any."""
+
+    def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
+        self._hosts = frozenset(host.lower().rstrip(".") for host in hosts)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self._good: set[bytes] = set()
+
+    def check_host(self, raw: bytes | None) -> None:
+        """Refuse names that only a rebound DNS entry could have led here. Addresses cannot be rebound. Raises Forbidden."""
+        if raw is None or raw in self._good or "*" in self._hosts:
+            return
+        host = host_name(raw.decode("latin-1"))
+        if not self._is_ours(host):
+            raise Forbidden(f"expected a known Host (server.allowed_hosts), got {host[:100]!r}")
+        if len(self._good) < 1000:
+            self._good.add(raw)
+
+    def _is_ours(self, host: str) -> bool:
+        if host in self._hosts or host == "localhost" or host.endswith(".localhost"):
+            return True
+        if any(allowed.startswith("*.") and host.endswith(allowed[1:]) for allowed in self._hosts):
+            return True
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return True
+
+    def check_origin(self, headers: dict[bytes, bytes], scheme: str) -> None:
+        """Refuse what another site's page sends: browsers always say where a page is from, programs say nothing. Raises Forbidden."""
+        origin = headers.get(b"origin")
+        if origin is None:
+            site = headers.get(b"sec-fetch-site")
+            if site is not None and site not in _SAME_SITE:
+                raise Forbidden(f"expected a request of this server's own pages, got one from another site ({site.decode('latin-1')[:40]})")
+            return
+        text = origin.decode("latin-1").lower()
+        if self.allows_origin(text):
+            return
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        same = {"ws": "http", "wss": "https"}.get(scheme, scheme)
+        if text != f"{same}://{host}":
+            raise Forbidden(f"expected an Origin that is allowed (server.origins), got {text[:100]!r}")
+
+    def allows_origin(self, origin: str) -> bool:
+        return origin.rstrip("/") in self._origins or "*" in self._origins
+
+
+def host_name(text: str) -> str:
+    """The name or address in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{text}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to that host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,12 @@
+"""Every route of the server, one module an area."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inferq.server import tasks
+from inferq.server.route import Route
+
+ROUTES: Final[list[Route]] = [
+    *tasks.ROUTES,
+]

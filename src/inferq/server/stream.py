@@ -1,0 +1,115 @@
+"""Sends a body that is made while it is sent: watches for a client that goes away, keeps silence alive, waits for no dead reader."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from inferq.server.call import Call, Gone, Reply, Send, Streamed
+
+if TYPE_CHECKING:
+    from inferq.server.app import App
+
+log: Final = logging.getLogger("inferq.server")
+
+SSE: Final = "text/event-stream"
+_COMMENT: Final = b":\n\n"
+
+
+class TooSlow(Exception):
+    """The reader took nothing for longer than the server waits."""
+
+
+async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list[tuple[bytes, bytes]], send: Send, *, head: bool) -> None:
+    """Send the start and all pieces. Ends without an error when the client goes away, reads too slowly, or the server stops."""
+    headers += [(b"content-type", body.media.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    if head:
+        await send({"type": "http.response.body", "body": b""})
+        await _close(body.pieces)
+        return
+    writer = _Writer(send, app.settings.write_timeout)
+    tasks = [
+        asyncio.ensure_future(_write(writer, body)),
+        asyncio.ensure_future(_watch(call, writer, app.settings.heartbeat if body.media == SSE else None)),
+        asyncio.ensure_future(app.stopping.wait()),
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        written, watched, stopped = await asyncio.gather(*tasks, return_exceptions=True)
+        await _close(body.pieces)
+    if isinstance(watched, Gone):
+        raise watched
+    if isinstance(written, TooSlow):
+        log.info("server.reader_dropped", extra={"route": call.route.path, "request_id": call.request_id})
+        abort(call.scope)
+        return
+    if isinstance(written, Exception):
+        # Headers are gone: all that is left is to cut the answer short, so that the client sees that it is not whole.
+        log.error("server.stream_failed", exc_info=written, extra={"request_id": call.request_id})
+        abort(call.scope)
+        return
+    del stopped
+    with suppress(TooSlow):
+        await writer.put(b"", more=False)
+
+
+def abort(scope: Any) -> None:
+    """Cut the connection now, where our server runs the application; other servers close it when they can."""
+    cut = scope.get("inferq.abort")
+    if cut is not None:
+        cut()
+
+
+class _Writer:
+    def __init__(self, send: Send, patience: float) -> None:
+        self._send = send
+        self._patience = patience
+        self.busy = False
+        self.wrote = True
+
+    async def put(self, piece: bytes, *, more: bool = True) -> None:
+        """One piece, whole. Raises TooSlow."""
+        self.busy = self.wrote = True
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+        except TimeoutError:
+            raise TooSlow from None
+        finally:
+            self.busy = False
+
+
+async def _write(writer: _Writer, body: Streamed) -> None:
+    async for piece in body.pieces:
+        await writer.put(piece)
+
+
+async def _watch(call: Call, writer: _Writer, heartbeat: float | None) -> None:
+    """Raises Gone when the client goes away; until then, says something whenever nothing was said for a while."""
+    receiving = asyncio.ensure_future(call.receive())
+    try:
+        while True:
+            done, _ = await asyncio.wait({receiving}, timeout=heartbeat)
+            if done:
+                if receiving.result()["type"] == "http.disconnect":
+                    raise Gone
+                receiving = asyncio.ensure_future(call.receive())
+            elif not writer.busy and not writer.wrote:
+                with suppress(TooSlow):
+                    await writer.put(_COMMENT)
+            writer.wrote = False
+    finally:
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+
+
+async def _close(pieces: Any) -> None:
+    closing = getattr(pieces, "aclose", None)
+    if closing is not None:
+        await closing()
