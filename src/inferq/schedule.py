@@ -177,7 +177,7 @@ def task_of(schedule: Schedule, fire: int, now: int) -> NewTask:
     ends = [moment for moment in (spec.start_deadline, spec.deadline) if moment is not None]
     return NewTask(
         id=new_id(),
-        flow=FlowKey(lane_of(spec.executor, spec.model, spec.backend), spec.priority, schedule.size, spec.tenant),
+        flow=FlowKey(lane_of(spec.executor, spec.model, spec.backend, remote=spec.remote), spec.priority, schedule.size, spec.tenant),
         action=spec.action,
         spec=_encoder.encode(spec),
         estimate=schedule.estimate,

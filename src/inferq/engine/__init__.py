@@ -64,7 +64,6 @@ class Engine:
             chunk_age=retention.chunk_age,
             event_age=retention.event_age,
         )
-
         self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
 
     async def start(self) -> None:
@@ -75,8 +74,8 @@ class Engine:
 
     async def stop(self, grace: float) -> None:
         """No new claims; finish or hand back within `grace` seconds; close the backends."""
-        await self._ticker.stop()
         await self.worker.stop(grace)
+        await self._ticker.stop()
         await self._upkeep.stop()
         await self._backends.close()
 
