@@ -247,7 +247,6 @@ def test_whatever_is_given_the_answer_is_settings_or_a_config_error(places: Plac
         ("[wroker]\nx = 3", ":2", "did you mean the group 'worker'?"),
         ('[backends.gpu]\nexecutor = "echo"\nslotz = 1', ":3", "did you mean 'backends.gpu.slots'?"),
         ("[retry]\nzzz = 3", ":2", "known here: retry.max_retries"),
-        ("remote_scheduling.enabled = true", ":1", "write each endpoint as a backend"),
     ],
 )
 def test_an_unknown_key_is_an_error_with_place_and_suggestion(loads: Load, places: Places, line: str, place: str, suggestion: str) -> None:

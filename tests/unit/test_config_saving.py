@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from inferq.config import (
     BackendSettings,
+    BreakerSettings,
+    HealthSettings,
     LogSettings,
     Places,
+    RemoteSettings,
     RetentionSettings,
     RetrySettings,
     Secret,
@@ -48,7 +51,8 @@ free = st.dictionaries(
 names = st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True)
 backends = st.lists(
     st.builds(BackendSettings, names, st.sampled_from(["ollama", "mine"]), st.none() | counts,
-              st.lists(texts, max_size=2).map(tuple), free),
+              st.lists(texts, max_size=2).map(tuple), free, st.lists(names, max_size=2).map(tuple), st.none() | st.booleans(),
+              st.integers(0, 9), st.floats(0.5, 9), st.booleans()),
     min_size=1, max_size=2, unique_by=lambda backend: backend.name,
 ).map(tuple)  # fmt: skip
 keeps = st.builds(StateRetention, st.none() | seconds, st.none() | counts, st.none() | counts)
@@ -63,6 +67,9 @@ trees = st.builds(
     st.builds(RetrySettings, st.integers(0, 9), seconds, seconds, st.floats(1.001, 1000)),
     backends,
     st.builds(LogSettings, st.sampled_from(["debug", "error"]), st.none() | st.just("/log/$file"), st.sampled_from(["auto", "json"])),
+    health=st.builds(HealthSettings, seconds, seconds, st.integers(1, 1000)),
+    breaker=st.builds(BreakerSettings, counts, seconds, seconds),
+    remote=st.builds(RemoteSettings, st.sampled_from(["overflow", "queue"]), st.booleans(), counts, counts, counts, st.booleans()),
 )  # fmt: skip
 
 

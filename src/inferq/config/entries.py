@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from inferq.config import legacy
+from inferq.config import legacy, remote_scheduling
 from inferq.config.files import Document
 from inferq.config.key import Path_, is_group, keys, lookup, quoted
 from inferq.config.secret import looks_secret
@@ -25,7 +25,9 @@ def from_document(document: Document, problems: list[str]) -> list[Entry]:
     def source(path: Path_, *, written: str = "") -> Source:
         return Source("file", str(document.path), document.line_of(path[-1]), written)
 
-    data = {name: value for name, value in document.data.items() if name != "$schema"}
+    wrong: list[str] = []
+    data = remote_scheduling.translated({name: value for name, value in document.data.items() if name != "$schema"}, wrong)
+    problems += [f"{document.path}: {problem}" for problem in wrong]
     return _from_tree(data, source, document.path.parent, problems)
 
 
@@ -39,6 +41,7 @@ def from_arguments(arguments: Mapping[str, Any], base: Path, problems: list[str]
     for name, value in arguments.items():
         if value is not None:
             _plant(tree, name.split("."), value)
+    tree = dict(remote_scheduling.translated(tree, problems))
     return [entry for entry in _from_tree(tree, source, base, problems) if entry.value is not None]
 
 
@@ -196,9 +199,6 @@ def _misspelt(name: str) -> list[str]:
 def unknown(path: Path_, *, environment: bool = False) -> str:
     """What is wrong with a key that does not exist, and what may have been meant."""
     name = ".".join(path)
-    remedy = legacy.retired(path)
-    if remedy:
-        return f"the key {name!r} is not known; {remedy}"
     if environment and path[2:] == ("settings",):
         return "names a group; add the executor's setting, as in INFERQ_BACKENDS__NAME__SETTINGS__BASE_URL"
     own = [key.name.replace("*", path[1] if path[0] == "backends" and len(path) > 1 else "NAME") for key in keys()]

@@ -146,10 +146,9 @@ TABLE: Final[tuple[Row, ...]] = (
 )
 
 RETENTION_AGES: Final = tuple(("store", "retention", state, "age") for state in ("completed", "failed", "cancelled"))
-_RETIRED: Final = {
-    "remote_scheduling": 'write each endpoint as a backend: [backends.NAME] with executor = "openai" and settings.base_url',
-}
-_DISTINCT_FLAT: Final = frozenset({"ollama_host", "ollama_timeout", "max_completed_tasks", "scheduling_interval", "retry_config"})
+_DISTINCT_FLAT: Final = frozenset(
+    {"ollama_host", "ollama_timeout", "max_completed_tasks", "scheduling_interval", "retry_config", "remote_scheduling"}
+)
 _FLAT: Final = {row.flat: row for row in TABLE if row.flat}
 _NESTED: Final = {name: row for row in TABLE for name in row.nested}
 _GROUPS: Final = frozenset(group for group, _ in _NESTED)
@@ -158,11 +157,6 @@ _GROUPS: Final = frozenset(group for group, _ in _NESTED)
 def names() -> list[str]:
     """Every name a forerunner's file may hold, for suggestions."""
     return [*_FLAT, *(".".join(name) for name in _NESTED)]
-
-
-def retired(path: tuple[str, ...]) -> str:
-    """What to write in place of a forerunner's key that has no like here; empty when there is nothing to say."""
-    return _RETIRED.get(path[0], "")
 
 
 def row_of(path: tuple[str, ...]) -> Row | None:

@@ -57,7 +57,7 @@ def _replace(target: Path, text: bytes) -> None:
 
 def _difference(settings: Settings, left_out: list[str]) -> dict[str, Any]:
     default = Settings()
-    tree = {name: _changed(getattr(settings, name), getattr(default, name)) for name in ("store", "worker", "retry", "log")}
+    tree = {name: _changed(getattr(settings, name), getattr(default, name)) for name in settings.__struct_fields__ if name != "backends"}
     if settings.store.url == default_url(settings.store.data_dir):
         tree["store"].pop("url", None)
     if settings.backends != DEFAULT_BACKENDS:
@@ -83,6 +83,11 @@ def _whole(backend: BackendSettings, left_out: list[str]) -> dict[str, Any]:
         "executor": references.escape(backend.executor),
         "slots": backend.slots,
         "models": [references.escape(model) for model in backend.models],
+        "serves": [references.escape(executor) for executor in backend.serves],
+        "remote": backend.remote,
+        "priority": backend.priority or None,
+        "weight": None if backend.weight == 1.0 else backend.weight,
+        "enabled": None if backend.enabled else False,
         "settings": _without_secrets(backend.settings, f"backends.{backend.name}.settings", left_out),
     }
     return {name: value for name, value in made.items() if value not in (None, [], {})}

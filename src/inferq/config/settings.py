@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(ge=0.001, le=_YEARS_10, extra={"unit": "seconds"
 Bytes = Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "bytes"})]
 Tasks = Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "tasks"})]
 Slots = Annotated[int, Meta(ge=1, le=100_000, extra={"unit": "tasks"})]
+Priority = Annotated[int, Meta(ge=0, le=_INT_MAX, extra={"unit": "priorities"})]
 PathText = Annotated[str, Meta(extra={"unit": "path"})]
 StoreUrl = Annotated[str, Meta(extra={"unit": "store url"})]
 
@@ -134,13 +135,59 @@ class RetrySettings(Section, frozen=True):
     ] = 2.0
 
 
+class HealthSettings(Section, frozen=True):
+    """How backends are watched. A backend that failed its last check is asked again after a sixth of the interval."""
+
+    interval: Annotated[Seconds, Meta(description="Time between two health checks of a backend.")] = 30.0
+    timeout: Annotated[Seconds, Meta(description="A backend that has not answered a check within this has failed it.")] = 5.0
+    failures: Annotated[
+        Annotated[int, Meta(ge=1, le=1000, extra={"unit": "checks"})],
+        Meta(description="After so many failed checks in a row a backend is down and gets no task until one succeeds."),
+    ] = 2
+
+
+class BreakerSettings(Section, frozen=True):
+    """When a backend that keeps failing at a model is left alone, and for how long; the time doubles with each failed probe."""
+
+    failures: Annotated[
+        Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "failures"})],
+        Meta(description="So many failures in a row (connect, 5xx, timeout) at one model open the breaker of that model there."),
+    ] = 5
+    initial_delay: Annotated[Seconds, Meta(description="Time until the first probe, at least half of it.")] = 2.0
+    max_delay: Annotated[Seconds, Meta(description="No time until the next probe is longer.")] = 60.0
+
+
+class RemoteSettings(Section, frozen=True):
+    """When remote backends run what local ones could run too."""
+
+    policy: Annotated[
+        Literal["overflow", "queue", "never"],
+        Meta(
+            description="`overflow`: when no local slot is free. `queue`: by the length of the queue and the task's priority. "
+            "`never`: only tasks that ask for it."
+        ),
+    ] = "overflow"
+    local_first: Annotated[
+        bool, Meta(description="With `queue`: local backends first; if not, all from `overflow_priority` on goes remote first.")
+    ] = True
+    max_local_queue: Annotated[
+        Annotated[int, Meta(ge=0, le=_INT_MAX, extra={"unit": "tasks"})],
+        Meta(description="With `queue`: so many tasks waiting in a lane let those of `overflow_priority` go remote."),
+    ] = 100
+    overflow_priority: Annotated[Priority, Meta(description="With `queue`: the least priority that a long queue lets go remote.")] = 10
+    remote_priority: Annotated[Priority, Meta(description="With `queue`: from this priority on tasks go remote at once.")] = 15
+    fallback_to_local: Annotated[
+        bool, Meta(description="Whether a task that was for a remote backend runs locally when those fail or are down.")
+    ] = True
+
+
 class BackendSettings(Section, frozen=True):
     """A place where tasks run. `settings` goes to the executor as it is; secrets in it are `Secret` values until `opened()`."""
 
     name: str
     executor: Annotated[str, Meta(description="Which executor speaks to it: `ollama`, `openai`, `script`... or a plugin's name.")]
     slots: Annotated[Slots | None, Meta(description="Tasks that run on it at the same time; none: as many as the worker runs.")] = None
-    models: Annotated[tuple[str, ...], Meta(description="Models that it serves; empty: any.")] = ()
+    models: Annotated[tuple[str, ...], Meta(description="Models that it serves; empty: any, those that it lists first.")] = ()
     settings: Annotated[
         dict[str, Any],
         Meta(
@@ -148,6 +195,23 @@ class BackendSettings(Section, frozen=True):
             extra={"unit": "mapping"},
         ),
     ] = {}
+    serves: Annotated[
+        tuple[str, ...],
+        Meta(description="Other executors whose tasks it runs too: an `openai` server with `ollama` here runs chats submitted for Ollama."),
+    ] = ()
+    remote: Annotated[
+        bool | None,
+        Meta(description="Whether it counts as remote; none: it does when its address is neither this machine nor a private network."),
+    ] = None
+    priority: Annotated[
+        Priority,
+        Meta(description="Of several that could run a task, local ones come first, then those of higher priority."),
+    ] = 0
+    weight: Annotated[
+        Annotated[float, Meta(gt=0, le=1000)],
+        Meta(description="Share of the work among backends of equal priority, for each free slot."),
+    ] = 1.0
+    enabled: Annotated[bool, Meta(description="A backend that is not enabled gets no task; for a while, `inferq backends disable`.")] = True
 
     def opened(self) -> dict[str, Any]:
         """The executor's settings with secrets in plain text: for the executor's constructor only, never for display."""
@@ -219,6 +283,9 @@ class Settings(Section, frozen=True):
     backends: tuple[BackendSettings, ...] = DEFAULT_BACKENDS
     log: LogSettings = LogSettings()
     server: ServerSettings = ServerSettings()
+    health: HealthSettings = HealthSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    remote: RemoteSettings = RemoteSettings()
 
     def backend(self, name: str) -> BackendSettings | None:
         """The backend of that name, or None."""
