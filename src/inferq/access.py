@@ -44,6 +44,49 @@ class Principal(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: int | None = None
 
 
+class Key(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A key as it is listed: everything but its secret, which nobody has any more. Instants are Unix milliseconds."""
+
+    id: str
+    name: str
+    role: Role
+    tenant: str | None = None
+    max_priority: int | None = None
+    models: tuple[str, ...] = ()
+    executors: tuple[str, ...] = ()
+    created: int
+    expires: int | None = None
+    revoked: int | None = None
+
+    @property
+    def principal(self) -> Principal:
+        return Principal(self.id, self.name, self.role, self.tenant, self.max_priority, self.models, self.executors, self.expires)
+
+    def state(self, now: int) -> Literal["valid", "expired", "revoked"]:
+        """Whether it opens anything at this moment (Unix milliseconds)."""
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else "valid"
+
+
+class MadeKey(msgspec.Struct, frozen=True):
+    """A key that was just made. `secret` is the whole text to send as `Authorization: Bearer …`; it is told this once."""
+
+    key: Key
+    secret: str
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """The body of a record of kind `key`."""
+
+    digest: str
+    key: Key
+
+
+KEY: Final = "key"
+"""The kind of the records that hold keys; their id is the key's."""
+
+
 class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How many tasks of a tenant may run and wait at a time, over all processes; None is unbounded. Kept as a record of kind `tenant`."""
 
@@ -213,6 +256,61 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _texts(part)
+
+
+def describe_key(
+    made: NewKey,
+    name: str,
+    now: int,
+    *,
+    role: Role,
+    tenant: str | None,
+    max_priority: int | None,
+    models: Iterable[str],
+    executors: Iterable[str],
+    expires: int | None,
+) -> Key:
+    """What is kept and shown of a new key; raises InvalidTask naming the wrong field.
+
+    A submit key without a tenant gets one of its own, its name: two programs must not be able to cancel each other's work by accident.
+    """
+    _check_name(name, "name")
+    if role not in ROLES:
+        raise InvalidTask(f"expected one of {', '.join(ROLES)}, got {role!r}", field="role")
+    if tenant is None and role == "submit":
+        tenant = name
+    if tenant is not None:
+        _check_name(tenant, "tenant")
+        if role == "admin":
+            raise InvalidTask("expected no tenant for an admin key, which may do everything; give role operator", field="tenant")
+    if expires is not None and expires <= now:
+        raise InvalidTask("expected a moment in the future", field="expires")
+    return Key(
+        id=made.id,
+        name=name,
+        role=role,
+        tenant=tenant,
+        max_priority=max_priority,
+        models=tuple(check_pattern(model, "models") for model in models),
+        executors=tuple(check_pattern(executor, "executors") for executor in executors),
+        created=now,
+        expires=expires,
+    )
+
+
+def check_limits(tenant: str, limits: TenantLimits) -> TenantLimits:
+    """Raises InvalidTask for bounds that are not numbers from 1 on (of waiting tasks: from 0), or a tenant without a name."""
+    _check_name(tenant, "tenant")
+    for field, least in (("concurrency", 1), ("max_queued", 0)):
+        bound = getattr(limits, field)
+        if bound is not None and not (type(bound) is int and least <= bound < 2**53):
+            raise InvalidTask(f"expected a number of tasks from {least} on, or none, got {bound!r}", field=field)
+    return limits
+
+
+def _check_name(name: Any, field: str) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable() or name != name.strip():
+        raise InvalidTask(f"expected 1 to 100 printable characters without blanks around them, got {name!r}", field=field)
 
 
 def check_pattern(pattern: str, field: str) -> str:

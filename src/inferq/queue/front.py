@@ -34,6 +34,7 @@ from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskRes
 
 if TYPE_CHECKING:
     from inferq.engine import Backend, Backends, Engine
+    from inferq.queue.keys import LocalKeys
 
 log: Final = logging.getLogger("inferq.queue")
 
@@ -70,6 +71,7 @@ class AsyncQueue(AsyncDoor):
         self._store: Store | None = None
         self._hub: Hub | None = None
         self._engine: Engine | None = None
+        self._keys: LocalKeys | None = None
 
     # coming and going ------------------------------------------------------------------------------------------------
 
@@ -114,7 +116,9 @@ class AsyncQueue(AsyncDoor):
         if self._hub is not None:
             self._hub.close()
         await self._drop_all()
-        self._store = None
+        if self._keys is not None:
+            self._keys.close()
+        self._store = self._keys = None
         await store.close()
 
     async def run_until_stopped(self) -> None:
@@ -173,6 +177,15 @@ class AsyncQueue(AsyncDoor):
     def backends(self) -> list[Backend]:
         """Where tasks can run, as configured."""
         return list(self._places())
+
+    @property
+    def keys(self) -> LocalKeys:
+        """Keys of a server on this store, and limits of tenants."""
+        if self._keys is None:
+            from inferq.queue.keys import LocalKeys
+
+            self._keys = LocalKeys(self.store, self._clock, self._instant)
+        return self._keys
 
     # submit ----------------------------------------------------------------------------------------------------------
 

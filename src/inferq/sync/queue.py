@@ -16,6 +16,7 @@ from inferq.sync.door import Door
 
 if TYPE_CHECKING:
     from inferq.engine import Backend
+    from inferq.sync.keys import Keys
 
 
 class Queue(Door[AsyncQueue]):
@@ -78,6 +79,13 @@ class Queue(Door[AsyncQueue]):
     @property
     def settings(self) -> Settings:
         return self.asynchronous.settings
+
+    @property
+    def keys(self) -> Keys:
+        """Keys of a server on this store, and limits of tenants."""
+        from inferq.sync.keys import Keys
+
+        return Keys(self, self.asynchronous.keys)
 
     def backends(self) -> list[Backend]:
         """Where tasks can run, as configured."""

@@ -1,0 +1,183 @@
+"""Keys in the store: made, listed, revoked and verified. Every process hears of a change, so that a revoked key is dead everywhere."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from inferq.access import (
+    KEY,
+    TENANT,
+    Key,
+    MadeKey,
+    Principal,
+    Role,
+    StoredKey,
+    TenantLimits,
+    bearer_in,
+    check_limits,
+    describe_key,
+    digest_of,
+    id_in,
+    new_key,
+    same_digest,
+)
+from inferq.clock import Clock
+from inferq.doors.keys import KeysDoor
+from inferq.errors import Conflict, RecordNotFound, Unauthenticated
+from inferq.events import Event, RecordChanged
+from inferq.handle import Duration
+from inferq.intake import checked_priority
+from inferq.store import Change, Record, RecordPut, Store
+
+_PAGE: Final = 1000
+_NOBODY: Final = digest_of("")
+_encode = msgspec.json.Encoder().encode
+_decode_key = msgspec.json.Decoder(StoredKey).decode
+_decode_limits = msgspec.json.Decoder(TenantLimits).decode
+
+_UNKNOWN: Final = "expected a valid key of this server in `Authorization: Bearer iq_…`; make one with `inferq keys create NAME`"
+
+
+class LocalKeys(KeysDoor):
+    """The keys of a store. What was read is kept until one changes; `instant` turns what a caller says into Unix milliseconds."""
+
+    def __init__(self, store: Store, clock: Clock, instant: Callable[[datetime | Duration | None, str], int | None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._instant = instant
+        self._known: dict[str, StoredKey] | None = None
+        self._changes = 0
+        self._unlisten = store.listen(self._hear)
+
+    def close(self) -> None:
+        """Stop listening. Idempotent."""
+        self._unlisten()
+
+    def _hear(self, change: Change) -> None:
+        if any(_is_key(event) for event in change.events):
+            self._known = None
+            self._changes += 1
+
+    async def _ring(self) -> dict[str, StoredKey]:
+        known = self._known
+        if known is None:
+            before = self._changes
+            known = {record.id: _decode_key(record.body) for record in await self._records(KEY)}
+            if before == self._changes:
+                self._known = known
+        return known
+
+    async def _records(self, kind: str) -> builtins.list[Record]:
+        found: builtins.list[Record] = []
+        while page := await self._store.records(kind, after=found[-1].id if found else "", limit=_PAGE):
+            found += page
+        return found
+
+    # verifying -------------------------------------------------------------------------------------------------------
+
+    async def configured(self) -> bool:
+        """Whether there ever was a key that nobody has forgotten."""
+        return bool(await self._ring())
+
+    async def verify(self, text: str) -> Principal:
+        """Whose key this is. Raises Unauthenticated, in the same words whatever is wrong with it."""
+        stored = (await self._ring()).get(id_in(text) or "")
+        # An unknown id costs the same comparison as a wrong secret.
+        fits = same_digest(digest_of(text), stored.digest if stored is not None else _NOBODY)
+        if stored is None or not fits or stored.key.state(self._clock.read().wall) != "valid":
+            raise Unauthenticated(_UNKNOWN)
+        return stored.key.principal
+
+    async def principal_of(self, headers: Mapping[str, str], *, keyless: Principal | None) -> Principal:
+        """Who sends these headers (names in lower case). Raises Unauthenticated.
+
+        While no key was ever made everybody is `keyless`, where that is given, whatever a client's SDK sends as its key.
+        """
+        if keyless is not None and not await self.configured():
+            return keyless
+        text = bearer_in(headers)
+        if text is None:
+            raise Unauthenticated(_UNKNOWN)
+        return await self.verify(text)
+
+    # keeping ---------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        name: str,
+        *,
+        role: Role = "submit",
+        tenant: str | None = None,
+        max_priority: int | str | None = None,
+        models: Sequence[str] = (),
+        executors: Sequence[str] = (),
+        expires: datetime | Duration | None = None,
+    ) -> MadeKey:
+        now = self._clock.read()
+        made = new_key()
+        key = describe_key(
+            made,
+            name,
+            now.wall,
+            role=role,
+            tenant=tenant,
+            max_priority=None if max_priority is None else checked_priority(max_priority),
+            models=models,
+            executors=executors,
+            expires=self._instant(expires, "expires"),
+        )
+        if any(stored.key.name == name and stored.key.revoked is None for stored in (await self._ring()).values()):
+            raise Conflict(f"expected a name that no key has, got {name!r}; revoke that key first, or choose another name")
+        await self._store.put_record(RecordPut(KEY, key.id, _encode(StoredKey(made.digest, key)), version=0), now)
+        self._known = None
+        return MadeKey(key, made.text)
+
+    async def list(self) -> builtins.list[Key]:
+        return sorted((stored.key for stored in (await self._ring()).values()), key=lambda key: (key.created, key.id))
+
+    async def get(self, key: str) -> Key:
+        return (await self._stored(key)).key
+
+    async def revoke(self, key: str, *, forget: bool = False) -> Key:
+        stored, now = await self._stored(key), self._clock.read()
+        ended = stored.key if stored.key.revoked is not None else msgspec.structs.replace(stored.key, revoked=now.wall)
+        if forget:
+            await self._store.drop_record(KEY, ended.id, now)
+        elif ended is not stored.key:
+            await self._store.put_record(RecordPut(KEY, ended.id, _encode(StoredKey(stored.digest, ended))), now)
+        self._known = None
+        return ended
+
+    async def _stored(self, named: str) -> StoredKey:
+        ring = await self._ring()
+        found = ring.get(named)
+        if found is not None:
+            return found
+        called = [stored for stored in ring.values() if stored.key.name == named]
+        # Of several that had this name, one at most is not revoked.
+        called.sort(key=lambda stored: (stored.key.revoked is None, stored.key.created))
+        if not called:
+            raise RecordNotFound(f"expected the id or name of a key, got {named!r}; `inferq keys list` shows them")
+        return called[-1]
+
+    # tenants ---------------------------------------------------------------------------------------------------------
+
+    async def limits(self) -> dict[str, TenantLimits]:
+        return {record.id: _decode_limits(record.body) for record in await self._records(TENANT)}
+
+    async def set_limits(self, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> TenantLimits:
+        limits, now = check_limits(tenant, TenantLimits(concurrency, max_queued)), self._clock.read()
+        if limits == TenantLimits():
+            await self._store.drop_record(TENANT, tenant, now)
+        else:
+            await self._store.put_record(RecordPut(TENANT, tenant, _encode(limits)), now)
+        return limits
+
+
+def _is_key(event: Event) -> bool:
+    return type(event) is RecordChanged and event.kind == KEY
