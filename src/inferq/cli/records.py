@@ -16,7 +16,7 @@ SHORT_ID = 18
 
 TASK_FIELDS = (
     "id", "seq", "state", "executor", "action", "model", "priority", "backend", "lane", "size", "tenant", "tags", "metadata",
-    "key", "created", "due", "started", "finished", "attempt", "failures", "lost", "worker", "code", "error", "estimate",
+    "key", "created", "due", "started", "finished", "attempt", "failures", "lost", "worker", "executed_on", "code", "error", "estimate",
     "scheduled_at", "timeout", "idle_timeout", "start_deadline", "deadline", "max_retries", "at_most_once", "stream",
     "remote", "batch", "schedule",
     "options", "payload",
