@@ -50,8 +50,9 @@ class Schedule(msgspec.Struct, frozen=True):
     """What is stored, and shown. Durations are seconds, instants Unix milliseconds.
 
     `task` is the template of every task; `start_within` and `end_within` become its deadlines, counted from when it is made.
-    `mark` is the high-water mark: no fire at or before it is ever made again, whatever the clock does. `next_fire` is nominal; the
-    task is made `offset` later. `held` is a fire that waits for the end of the task before it.
+    `mark` is the high-water mark: no fire at or before it is ever made again, whatever the clock does. `next_fire` is the nominal time;
+    `due`, when its task is made, lies a share of `jitter` later, and is None while it is disabled. `held` is a fire that waits for the
+    end of the task before it. `description` is the expression in words.
     """
 
     id: str
@@ -69,8 +70,10 @@ class Schedule(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
     estimate: int = 0
     size: Size = "low"
+    description: str = ""
     mark: int = 0
     next_fire: int | None = None
+    due: int | None = None
     last_fire: int | None = None
     fire_count: int = 0
     last_task: str | None = None
@@ -89,27 +92,15 @@ class Schedule(msgspec.Struct, frozen=True):
         return zone(self.tz)
 
     @property
-    def description(self) -> str:
-        """The expression in words."""
-        return describe(self.cron)
-
-    @property
     def offset(self) -> int:
         """Milliseconds after the nominal time at which it fires: a share of `jitter` that its id decides, the same for every fire."""
         share = int.from_bytes(hashlib.blake2b(self.id.encode(), digest_size=8).digest())
         return round(self.jitter * 1000) * share >> 64
 
-    @property
-    def due(self) -> int | None:
-        """When it fires next; None when it is disabled or never fires again."""
-        return self.next_fire + self.offset if self.enabled and self.next_fire is not None else None
-
     def to_dict(self) -> dict[str, Any]:
-        """The schedule as JSON-ready values, its description and `due` beside it."""
+        """The schedule as JSON-ready values."""
         made: dict[str, Any] = msgspec.to_builtins(self)
-        for own in ("estimate", "size", "mark", "cancelling"):
-            del made[own]
-        return made | {"description": self.description, "due": self.due}
+        return made
 
 
 _encoder: Final = msgspec.json.Encoder()
@@ -128,8 +119,13 @@ def decoded(body: bytes) -> Schedule:
 
 def timed(schedule: Schedule, now: int) -> Schedule:
     """The schedule counting from `now` on: what lies before it is past, as when it is new, changed or enabled again."""
-    mark = max(schedule.mark, now)
-    return msgspec.structs.replace(schedule, mark=mark, next_fire=next_fire(schedule.cron, mark, schedule.zone), held=None, cancelling=())
+    return _with(_marked(schedule, max(schedule.mark, now)), description=describe(schedule.cron), held=None, cancelling=())
+
+
+def _marked(schedule: Schedule, mark: int) -> Schedule:
+    fire = next_fire(schedule.cron, mark, schedule.zone)
+    due = fire + schedule.offset if fire is not None and schedule.enabled else None
+    return _with(schedule, mark=mark, next_fire=fire, due=due)
 
 
 # ── the task of a fire ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,11 +156,13 @@ def _filled(match: re.Match[str], schedule: str, at: datetime, count: int) -> st
     return at.strftime(match["format"]) if match["format"] else at.isoformat(timespec="seconds")
 
 
-def task_of(schedule: Schedule, fire: int, now: int) -> NewTask:
-    """The task that this fire makes. Its metadata says where it comes from, under the forerunners' names."""
+def task_of(schedule: Schedule, fire: int, now: int, *, by_hand: bool = False) -> NewTask:
+    """The task that this fire makes. Its metadata says where it comes from, under the forerunners' names; `by_hand` marks one that was
+    asked for outside the schedule's times."""
     count = schedule.fire_count + 1
     at = datetime.fromtimestamp(fire / 1000, UTC).astimezone(schedule.zone)
-    origin = {"cron_id": schedule.id, "cron_name": schedule.name, "cron_run_count": count, "cron_fire": at.isoformat(timespec="seconds")}
+    origin: dict[str, Any] = {"cron_id": schedule.id, "cron_name": schedule.name, "cron_fire": at.isoformat(timespec="seconds")}
+    origin |= {"cron_by_hand": True} if by_hand else {"cron_run_count": count}
     spec = msgspec.structs.replace(
         schedule.task,
         payload=rendered(schedule.task.payload, schedule.name, at, count),
@@ -226,12 +224,7 @@ def next_step(schedule: Schedule, now: int, active: Sequence[str]) -> Step | Non
         return None
     mark, fire, missed = found
     skipped = (Skip(missed[-1], now, "misfire: nobody made it in time", len(missed)),) if missed else ()
-    moved = _with(
-        schedule,
-        mark=mark,
-        next_fire=next_fire(schedule.cron, mark, schedule.zone),
-        last_skip=skipped[-1] if skipped else schedule.last_skip,
-    )
+    moved = _with(_marked(schedule, mark), last_skip=skipped[-1] if skipped else schedule.last_skip)
     if fire is None:
         return Step(moved, skipped=skipped)
     return _overlapped(moved, fire, now, active, skipped)

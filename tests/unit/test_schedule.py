@@ -51,7 +51,7 @@ def test_a_new_schedule_waits_for_its_first_time() -> None:
 
 
 def test_a_disabled_schedule_does_nothing_and_has_no_due_time() -> None:
-    off = msgspec.structs.replace(schedule(), enabled=False)
+    off = timed(msgspec.structs.replace(schedule(), enabled=False), START)
     assert next_step(off, START + 5 * HOUR, []) is None
     assert off.due is None
 
@@ -224,7 +224,4 @@ def test_a_task_carries_its_schedule_its_time_and_the_deadlines_counted_from_now
 def test_a_schedule_survives_its_record() -> None:
     given = steps(schedule(overlap="queue", metadata={"owner": "me"}), START + HOUR, ["t1"])[1]
     assert decoded(encoded(given)) == given
-    shown = given.to_dict()
-    assert shown["description"] == "at minute 0 of every hour"
-    assert shown["due"] == given.due
-    assert "mark" not in shown
+    assert given.to_dict()["description"] == "at minute 0 of every hour"

@@ -77,12 +77,7 @@ class Ticker:
         while True:
             self._wake.clear()
             try:
-                if self._loop.time() >= self._reload_at:
-                    await self._load()
-                changed, self._changed = self._changed, set()
-                now = self._clock.read().wall
-                for name in changed | {name for name, due in self._due.items() if due <= now}:
-                    await self._advance(name)
+                await self.look()
             except StoreClosed:
                 return
             except StoreError as error:
@@ -90,6 +85,15 @@ class Ticker:
                 self._reload_at = 0.0
                 await asyncio.sleep(_LOOK)
             await self._wait()
+
+    async def look(self) -> None:
+        """Make every fire whose time has come."""
+        if self._loop.time() >= self._reload_at:
+            await self._load()
+        changed, self._changed = self._changed, set()
+        now = self._clock.read().wall
+        for name in changed | {name for name, due in self._due.items() if due <= now}:
+            await self._advance(name)
 
     async def _wait(self) -> None:
         """Until a schedule is due, something changed, or it is time to look at the clock again."""

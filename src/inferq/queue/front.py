@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.doors.schedules import SchedulesDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.keys import LocalKeys
 
@@ -186,6 +188,20 @@ class AsyncQueue(AsyncDoor):
 
             self._keys = LocalKeys(self.store, self._clock, self._instant)
         return self._keys
+
+    @cached_property
+    def schedules(self) -> SchedulesDoor:
+        """Tasks that come again at set times."""
+        from inferq.queue.schedules import Schedules
+
+        store = self._settings.store
+        return Schedules(
+            self,
+            self._clock,
+            executor_of=lambda executor, backend: self._places().executor_of(executor, backend),
+            max_bytes=store.max_payload_bytes,
+            max_queue_size=store.max_queue_size,
+        )
 
     # submit ----------------------------------------------------------------------------------------------------------
 
