@@ -87,6 +87,26 @@ KEY: Final = "key"
 """The kind of the records that hold keys; their id is the key's."""
 
 
+class AuditEntry(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One state-changing call of a server: who, what, on which things, how it ended. Never a payload, a secret or an answer.
+
+    `number` is its place in the log, `at` Unix milliseconds, `key` the id of the key (`local` without one), `targets` the ids and names
+    that the call was about (the first ones of many), `code` the error's where it was refused.
+    """
+
+    number: int = 0
+    at: int = 0
+    who: str
+    key: str
+    tenant: str | None = None
+    method: str
+    route: str
+    targets: tuple[str, ...] = ()
+    status: int
+    code: str | None = None
+    request: str = ""
+
+
 class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """How many tasks of a tenant may run and wait at a time, over all processes; None is unbounded. Kept as a record of kind `tenant`."""
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from inferq.access import AuditEntry
 from inferq.clock import Now
 from inferq.errors import ClaimLost, WrongState
 from inferq.events import Event
@@ -245,6 +246,10 @@ class Store(Protocol):
         """Write events that belong to no transition (what a backend or a receiver did) to the log."""
         ...
 
+    async def add_audit(self, entries: Sequence[AuditEntry], now: Now, *, age: float, count: int) -> None:
+        """Write to the audit log; of what is in it, entries older than `age` seconds go in small bites, and all but the newest `count`."""
+        ...
+
     # upkeep ------------------------------------------------------------------------------------------------------
 
     async def stage(self, now: Now, *, limit: int = 500, stepped: bool = False) -> int | None:
@@ -312,6 +317,10 @@ class Store(Protocol):
 
     async def executed(self) -> list[Executed]:
         """Every backend that has completed or is running something, by name; from maintained counters."""
+        ...
+
+    async def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+        """The audit log, newest first; those before the entry of that number."""
         ...
 
     async def counts(self) -> Counts:

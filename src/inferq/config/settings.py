@@ -60,6 +60,11 @@ class RetentionSettings(Section, frozen=True):
     cancelled: StateRetention = StateRetention()
     chunk_age: Annotated[Seconds, Meta(description="Stream logs of tasks that ended longer ago are removed; results stay.")] = 86_400.0
     event_age: Annotated[Seconds, Meta(description="Older events are removed from the event log.")] = 7 * 86_400.0
+    audit_age: Annotated[Seconds, Meta(description="Older entries are removed from the audit log.")] = 90 * 86_400.0
+    audit_count: Annotated[
+        Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "entries"})],
+        Meta(description="Of more entries in the audit log than this, the oldest are removed."),
+    ] = 100_000
 
 
 class StoreSettings(Section, frozen=True):

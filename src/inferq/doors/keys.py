@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 
-from inferq.access import Key, MadeKey, Role, TenantLimits
+from inferq.access import AuditEntry, Key, MadeKey, Role, TenantLimits
 from inferq.handle import Duration
 
 
@@ -55,3 +56,7 @@ class KeysDoor(ABC):
 
         Running tasks go on when the limit sinks below them. Raises InvalidTask.
         """
+
+    @abstractmethod
+    async def audit(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
+        """State-changing calls of servers on this store, newest first; those before the entry of that number."""

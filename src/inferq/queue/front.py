@@ -186,7 +186,7 @@ class AsyncQueue(AsyncDoor):
         if self._keys is None:
             from inferq.queue.keys import LocalKeys
 
-            self._keys = LocalKeys(self.store, self._clock, self._instant)
+            self._keys = LocalKeys(self.store, self._clock, self._instant, self._settings.store.retention)
         return self._keys
 
     @cached_property

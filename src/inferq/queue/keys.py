@@ -12,6 +12,7 @@ import msgspec
 from inferq.access import (
     KEY,
     TENANT,
+    AuditEntry,
     Key,
     MadeKey,
     Principal,
@@ -27,6 +28,7 @@ from inferq.access import (
     same_digest,
 )
 from inferq.clock import Clock
+from inferq.config import RetentionSettings
 from inferq.doors.keys import KeysDoor
 from inferq.errors import Conflict, RecordNotFound, Unauthenticated
 from inferq.events import Event, RecordChanged
@@ -46,8 +48,15 @@ _UNKNOWN: Final = "expected a valid key of this server in `Authorization: Bearer
 class LocalKeys(KeysDoor):
     """The keys of a store. What was read is kept until one changes; `instant` turns what a caller says into Unix milliseconds."""
 
-    def __init__(self, store: Store, clock: Clock, instant: Callable[[datetime | Duration | None, str], int | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        instant: Callable[[datetime | Duration | None, str], int | None],
+        keep: RetentionSettings,
+    ) -> None:
         self._store = store
+        self._keep = keep
         self._clock = clock
         self._instant = instant
         self._known: dict[str, StoredKey] | None = None
@@ -177,6 +186,16 @@ class LocalKeys(KeysDoor):
         else:
             await self._store.put_record(RecordPut(TENANT, tenant, _encode(limits)), now)
         return limits
+
+
+    # the audit log ---------------------------------------------------------------------------------------------------
+
+    async def audit(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
+        return await self._store.audit(before=before, limit=limit)
+
+    async def add_audit(self, *entries: AuditEntry) -> None:
+        """Write to the audit log, within its bounds (`store.retention.audit_age`, `audit_count`)."""
+        await self._store.add_audit(entries, self._clock.read(), age=self._keep.audit_age, count=self._keep.audit_count)
 
 
 def _is_key(event: Event) -> bool:

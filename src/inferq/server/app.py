@@ -14,6 +14,7 @@ import msgspec
 from inferq.access import require
 from inferq.config import ServerSettings
 from inferq.errors import NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
+from inferq.server import audit
 from inferq.server import body as bodies
 from inferq.server import guard as guards
 from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
@@ -50,7 +51,7 @@ def create_app(
     `settings` default to the queue's own; `routes` to all of them. A queue that is not open is opened and closed by the application's
     lifespan, where the outer server gives it one. `authenticate` replaces the keys of the configuration by the user's own way.
     """
-    return App(queue, settings or queue.settings.server, authenticate or guards.everybody, routes)
+    return App(queue, settings or queue.settings.server, authenticate or guards.by_key, routes)
 
 
 class App:
@@ -149,6 +150,21 @@ class App:
         route = call.route
         if not route.open:
             call.principal = await self.authenticate(call)
+        if call.scope["method"] not in MUTATING:
+            return await self._handle(call)
+        try:
+            reply = await self._handle(call)
+        except Gone:
+            raise
+        except Exception as error:
+            await audit.note(call, error)
+            raise
+        await audit.note(call, reply)
+        return reply
+
+    async def _handle(self, call: Call) -> Reply:
+        route = call.route
+        if not route.open:
             require(call.principal, route.role)
         _check_accept(call)
         call.query = bodies.parse_query(route.query, call.scope.get("query_string", b""))

@@ -14,12 +14,23 @@ from inferq.server.call import Call
 Authenticate = Callable[[Call], Awaitable[Principal]]
 """Says who calls. Raises Unauthenticated."""
 
+_CREDENTIALS: Final = (b"authorization", b"x-api-key")
+_FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
 _SAME_SITE: Final = frozenset({b"same-origin", b"none"})
 
 
-async def everybody(_: Call) -> Principal:
-    """While no keys are configured: whoever reaches the server is its admin."""
-    return LOCAL
+async def by_key(call: Call) -> Principal:
+    """Whose key it is. While the store has no keys, whoever comes from this very machine is the admin. Raises Unauthenticated."""
+    raw = call.raw_headers
+    given = {name.decode(): raw[name].decode("latin-1") for name in _CREDENTIALS if name in raw}
+    open_ = call.app.settings.insecure or _comes_from_here(call)
+    return await call.queue.keys.principal_of(given, keyless=LOCAL if open_ else None)
+
+
+def _comes_from_here(call: Call) -> bool:
+    """Whether a program of this machine calls, and none that passes on what others say."""
+    client = call.scope.get("client")
+    return (client is None or is_loopback(client[0])) and _FORWARDED.isdisjoint(call.raw_headers)
 
 
 class Guard:

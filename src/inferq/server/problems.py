@@ -79,7 +79,7 @@ def headers_of(problem: Problem, error: BaseException) -> dict[str, str]:
     headers: dict[str, str] = {}
     if problem.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(problem.retry_after)))
-    elif problem.status == HTTPStatus.SERVICE_UNAVAILABLE and problem.retryable:
+    elif problem.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS) and problem.retryable:
         headers["retry-after"] = "1"
     if isinstance(error, WrongMethod):
         headers["allow"] = ", ".join(error.allowed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import tasks
+from inferq.server import keys, tasks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
     *tasks.ROUTES,
+    *keys.ROUTES,
 ]

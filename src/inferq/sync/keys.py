@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Sequence
 from datetime import datetime
 
-from inferq.access import Key, MadeKey, Role, TenantLimits
+from inferq.access import AuditEntry, Key, MadeKey, Role, TenantLimits
 from inferq.doors.keys import KeysDoor
 from inferq.handle import Duration
 from inferq.sync.door import SubDoor
@@ -51,3 +51,7 @@ class Keys(SubDoor[KeysDoor]):
     def set_limits(self, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> TenantLimits:
         """How many tasks of a tenant may run and how many wait at a time, over all processes, from now on. Raises InvalidTask."""
         return self._queue.call(self._asynchronous.set_limits(tenant, concurrency=concurrency, max_queued=max_queued))
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
+        """State-changing calls of servers on this store, newest first; those before the entry of that number."""
+        return self._queue.call(self._asynchronous.audit(before=before, limit=limit))

@@ -8,6 +8,7 @@ import asyncio
 
 import pytest
 
+from inferq.access import AuditEntry
 from inferq.errors import DuplicateKey, QueueFull, StaleRecord
 from inferq.events import QueuePaused, RecordChanged
 from inferq.store import RecordPut
@@ -97,3 +98,24 @@ class RecordContract(ContractBase):
         await here.store.tell([QueuePaused(scope="x"), QueuePaused(scope="y")], here.now)
         told = await here.store.events(after=before)
         assert [(event.position, event.at) for event in told] == [(before + 1, here.now.wall), (before + 2, here.now.wall)]
+
+    async def test_the_audit_log_is_read_newest_first_in_pages(self, here: Peer) -> None:
+        for number in range(5):
+            here.clock.advance(1)
+            await here.store.add_audit([entry(f"t{number}")], here.now, age=3600, count=100)
+        page = await here.store.audit(limit=3)
+        assert [found.targets for found in page] == [("t4",), ("t3",), ("t2",)]
+        assert (page[0].at, page[0].who, page[0].code) == (here.now.wall, "ci", "forbidden")
+        assert [found.targets for found in await here.store.audit(before=page[-1].number)] == [("t1",), ("t0",)]
+
+    async def test_the_audit_log_is_bounded_by_number_and_age(self, here: Peer) -> None:
+        for number in range(20):
+            await here.store.add_audit([entry(f"t{number}")], here.now, age=3600, count=5)
+        assert [found.targets for found in await here.store.audit()] == [(f"t{number}",) for number in range(19, 14, -1)]
+        here.clock.advance(3601)
+        await here.store.add_audit([entry("last")], here.now, age=3600, count=5)
+        assert [found.targets for found in await here.store.audit()] == [("last",)]
+
+
+def entry(target: str) -> AuditEntry:
+    return AuditEntry(who="ci", key="k1", method="POST", route="/api/tasks", targets=(target,), status=403, code="forbidden")

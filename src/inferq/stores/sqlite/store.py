@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from inferq.access import AuditEntry
 from inferq.clock import Clock, Now, SystemClock
 from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreDamaged, StoreError, WrongState
 from inferq.events import Event
@@ -35,7 +36,7 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import changes, files, limits, reads, records, upkeep, verbs
+from inferq.stores.sqlite import audit, changes, files, limits, reads, records, upkeep, verbs
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
@@ -194,6 +195,9 @@ class SQLiteStore:
         dropped: bool = await self._call(records.drop, (kind, id, now, version))
         return dropped
 
+    async def add_audit(self, entries: Sequence[AuditEntry], now: Now, *, age: float, count: int) -> None:
+        await self._call(audit.add, (entries, now, age, count))
+
     async def tell(self, events: Sequence[Event], now: Now) -> None:
         await self._call(records.tell, (events, now))
 
@@ -270,6 +274,9 @@ class SQLiteStore:
 
     async def executed(self) -> list[Executed]:
         return await self._ask(reads.executed)
+
+    async def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+        return await self._ask(partial(audit.read, before=before, limit=limit))
 
     async def counts(self) -> Counts:
         return await self._ask(reads.counts)

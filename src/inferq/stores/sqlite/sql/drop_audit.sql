@@ -1,0 +1,2 @@
+-- audit.add: all but the newest.
+DELETE FROM audit WHERE number <= ?

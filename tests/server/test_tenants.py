@@ -1,0 +1,107 @@
+"""No key of a tenant sees or changes anything of another tenant, whatever route it takes: walked over the table of routes itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from inferq.server.route import Lines, Ndjson, Sse
+
+OURS, THEIRS = "tenant-alpha", "tenant-beta"
+PRIVATE = "alphas-private-words"
+MESSAGES = [{"role": "user", "content": PRIVATE}]
+
+BODIES: dict[str, Any] = {
+    "POST /api/tasks": {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": MESSAGES}, "key": f"{PRIVATE}-waiting"},
+    "POST /api/operations": {"verb": "cancel", "q": ""},
+    "POST /api/tasks/{id}/priority": {"priority": 1},
+}
+"""Bodies with which a route would really do something; the others get an empty object."""
+
+
+async def make_theirs(site: Any) -> dict[str, str]:
+    """Something of every kind that a tenant can have: what it is called in paths, and its id."""
+    queue = site.queue
+    ids = {}
+    for name in ("waiting", "failed"):
+        handle = await queue.submit(
+            "echo",
+            "chat",
+            model="m",
+            payload={"messages": MESSAGES},
+            tenant=OURS,
+            tags=[PRIVATE],
+            key=f"{PRIVATE}-{name}",
+        )
+        ids[name] = handle.id
+    await queue.cancel(ids["failed"])
+    return ids
+
+
+@pytest.mark.parametrize("role", ["read", "submit", "operator"])
+async def test_nothing_of_another_tenant_shows_or_changes_on_any_route(open_site: Any, role: str) -> None:
+    site = await open_site(work=False, heartbeat=0.05)
+    ids = await make_theirs(site)
+    before = [await site.queue.get(id) for id in ids.values()]
+    key = await site.queue.keys.create("b", role=role, tenant=THEIRS)
+    paused = await site.queue.paused()
+    for route in site.app.table.routes:
+        if not route.path.startswith("/api/"):
+            continue
+        for id in ids.values():
+            status, text = await asked(site, route, id, key.secret)
+            assert status < 500, (route, text)
+            for private in (PRIVATE, OURS, *ids.values()):
+                # A path is the caller's own words; an answer that repeats it tells nothing.
+                assert private not in text.replace(id, ""), (route, status, text)
+            if "{id}" in route.path and route.path.startswith("/api/tasks/"):
+                unknown = await asked(site, route, id[:-4] + "0000", key.secret)
+                assert status == unknown[0], (route, text)
+    assert [await site.queue.get(id) for id in ids.values()] == before
+    assert await site.queue.paused() == paused
+
+
+async def asked(site: Any, route: Any, id: str, secret: str) -> tuple[int, str]:
+    """Status and text of an answer; of a stream what comes until its first comment."""
+    path = route.path
+    for parameter in ("{id}", "{name}"):
+        path = path.replace(parameter, id)
+    headers = {"authorization": f"Bearer {secret}"}
+    how: dict[str, Any] = {}
+    if route.body is Lines:
+        how = {"data": b"{}\n"}
+        headers["content-type"] = "application/x-ndjson"
+    elif route.body is not None:
+        how = {"json": BODIES.get(f"{route.method} {route.path}", {})}
+    kinds = [kind for returned in route.returns.values() for kind in (returned if isinstance(returned, tuple) else (returned,))]
+    streams = any(isinstance(kind, Sse | Ndjson) for kind in kinds)
+    if any(isinstance(kind, Sse) for kind in kinds):
+        headers["accept"] = "text/event-stream"
+        headers["last-event-id"] = "0"
+    async with site.session.request(route.method, site.url + path, headers=headers, **how) as answer:
+        if not streams:
+            return answer.status, await answer.text()
+        text = ""
+        async with asyncio.timeout(10):
+            async for line in answer.content:
+                if line.startswith(b":"):
+                    break
+                text += line.decode()
+        return answer.status, text
+
+
+async def test_a_list_shows_only_ones_own_and_the_admin_sees_all(open_site: Any) -> None:
+    site = await open_site(work=False)
+    ids = await make_theirs(site)
+    mine = await site.queue.submit("echo", "chat", model="m", payload={"messages": MESSAGES}, tenant=THEIRS)
+    boss = await site.queue.keys.create("boss", role="admin")
+    key = await site.queue.keys.create("b", tenant=THEIRS)
+
+    async def listed(secret: str) -> set[str]:
+        page = await site.get("/api/tasks", headers={"authorization": f"Bearer {secret}"})
+        return {task["id"] for task in page["items"]}
+
+    assert await listed(key.secret) == {mine.id}
+    assert await listed(boss.secret) == {mine.id, *ids.values()}
