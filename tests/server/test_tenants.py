@@ -14,7 +14,13 @@ PRIVATE = "alphas-private-words"
 MESSAGES = [{"role": "user", "content": PRIVATE}]
 
 BODIES: dict[str, Any] = {
-    "POST /api/tasks": {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": MESSAGES}, "key": f"{PRIVATE}-waiting"},
+    "POST /api/tasks": {
+        "executor": "echo",
+        "action": "chat",
+        "model": "m",
+        "payload": {"messages": [{"role": "user", "content": "beta"}]},
+        "key": "key-waiting",
+    },
     "POST /api/operations": {"verb": "cancel", "q": ""},
     "POST /api/tasks/{id}/priority": {"priority": 1},
 }
@@ -33,7 +39,7 @@ async def make_theirs(site: Any) -> dict[str, str]:
             payload={"messages": MESSAGES},
             tenant=OURS,
             tags=[PRIVATE],
-            key=f"{PRIVATE}-{name}",
+            key=f"key-{name}",
         )
         ids[name] = handle.id
     await queue.cancel(ids["failed"])
