@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import pty
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +40,11 @@ def test_a_file_gets_json_lines_of_the_level_and_above(tmp_path: Path, capfd: py
     logs.start(LogSettings(level="info", file=str(tmp_path / "log")))
     write()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [(line["message"], line["level"]) for line in lines] == [("one.info", "info"), ("one.warning", "warning")]
+    assert [(line["msg"], line["event"], line["level"]) for line in lines] == [
+        ("one.info", "one.info", "info"),
+        ("one.warning", "one.warning", "warning"),
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0]["ts"])
     assert (lines[0]["task_id"], lines[0]["logger"]) == ("a b", "inferq.test")
     assert capfd.readouterr() == ("", "")
 
@@ -75,3 +84,90 @@ def test_a_traceback_is_part_of_its_line(tmp_path: Path) -> None:
         logging.getLogger("inferq.test").exception("it.failed")
     [line] = [json.loads(text) for text in (tmp_path / "log").read_text().splitlines()]
     assert "ValueError: inside" in line["traceback"]
+
+
+def test_a_rotated_file_is_opened_anew(tmp_path: Path) -> None:
+    logs.start(LogSettings(file=str(tmp_path / "log")))
+    write()
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    write()
+    assert len((tmp_path / "log").read_text().splitlines()) == len((tmp_path / "log.1").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_secret_is_in_no_line_wherever_it_came_from(form: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    logs.start(LogSettings(format=form), service=True, secrets=['sk-"quoted"', "sk-plain-1"])
+    log = logging.getLogger("inferq.test")
+    log.warning("refused: %s", "Authorization: Bearer sk-plain-1", extra={"url": "http://me:hidden-pass@host/"})
+    try:
+        raise ValueError('the key sk-"quoted" is wrong')
+    except ValueError:
+        log.exception("failed")
+    err = capfd.readouterr().err
+    assert "***" in err
+    for secret in ("sk-plain-1", "quoted", "hidden-pass"):
+        assert secret not in err
+
+
+# ── a real worker's log ─────────────────────────────────────────────────────────────────────────────────────────────
+
+PROMPT = "the-private-words-of-a-person"
+BAD_PLUGIN = ("--field", 'fail=["internal"]', "--retries", "0")
+
+
+def worked(processes: Any, *flags: str, tasks: list[tuple[str, ...]]) -> str:
+    """What a worker with these flags logs while it runs the tasks."""
+    worker = processes.start(*flags, "work")
+    ids = [processes.run("submit", *task, "-q").out.strip() for task in tasks]
+    processes.run("wait", *ids)
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    return str(err)
+
+
+TASKS: list[tuple[str, ...]] = [
+    ("chat", "--executor", "echo", "--model", "m", PROMPT),
+    ("chat", "--executor", "echo", "--model", "m", PROMPT, *BAD_PLUGIN),
+    ("script", "--retries", "0", "--", "sh", "-c", f"echo {PROMPT} >&2; exit 3"),
+]
+
+
+def test_a_worker_logs_one_json_line_a_task_with_its_fields(processes: Any) -> None:
+    lines = [json.loads(line) for line in worked(processes, tasks=TASKS).splitlines()]
+    assert {"ts", "level", "logger", "msg"} <= set.intersection(*(set(line) for line in lines))
+    assert [line["event"] for line in lines if line["logger"] == "inferq.worker"] == ["worker.started", "worker.stopped"]
+    ended = [line for line in lines if line["logger"] == "inferq.tasks"]
+    assert sorted(line["event"] for line in ended) == ["task.completed", "task.failed", "task.failed"]
+    done = next(line for line in ended if line["event"] == "task.completed")
+    assert (done["executor"], done["model"], done["backend"], done["attempt"], done["level"]) == ("echo", "m", "echo", 1, "info")
+    assert 0 <= done["duration_s"] < 30
+    assert len(done["task_id"]) == 36
+    assert {line["code"] for line in ended if line["event"] == "task.failed"} == {"internal", "script_failed"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--log-format", "text"), ("-v",)])
+def test_no_prompt_stands_in_a_log_above_debug(processes: Any, flags: tuple[str, ...]) -> None:
+    said = worked(processes, *flags, tasks=TASKS)
+    assert said.count("completed") >= 1
+    assert PROMPT not in said
+
+
+def test_on_a_terminal_the_log_is_text(processes: Any, home: Path) -> None:
+    leader, follower = pty.openpty()
+    worker = processes.start("work", stderr=follower)
+    os.close(follower)
+    first = os.read(leader, 4096).decode()
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    os.close(leader)
+    assert re.match(r"\d\d:\d\d:\d\d INFO    working on sqlite:", first)
+
+
+def test_quiet_leaves_out_the_lines_of_tasks(processes: Any) -> None:
+    worker = processes.start("work", "--quiet")
+    task_id = processes.run("submit", *TASKS[0], "-q").out.strip()
+    assert processes.run("wait", task_id).code == 0
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=30)
+    assert task_id[:18] not in err

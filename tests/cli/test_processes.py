@@ -54,7 +54,7 @@ def worker(processes: Any) -> Any:
 def test_what_one_process_submits_another_works_on_and_a_third_reads(processes: Any, worker: Any) -> None:
     task_id = processes.run("submit", "chat", *ECHO, "hello, there", "-q").out.strip()
     assert processes.run("result", task_id, "--wait", "--timeout", "30s").out == "hello, there\n"
-    assert read_until(worker, task_id[:18]).startswith("completed")
+    assert json.loads(read_until(worker, task_id))["event"] == "task.completed"
 
 
 def test_submitting_returns_at_once_although_nobody_works(processes: Any) -> None:

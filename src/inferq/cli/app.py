@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
 
 T = TypeVar("T")
+LOG_FORMATS = ("auto", "json", "text")
 
 
 class App:
@@ -29,6 +30,7 @@ class App:
         self.config_dir: str | None = None
         self.data_dir: str | None = None
         self.ollama_host: str | None = None
+        self.log_format: str | None = None
         self.verbose = 0
         self.debug = False
         self.color = "auto"
@@ -58,6 +60,8 @@ class App:
                 arguments["store.url"] = self.url
             if self.ollama_host is not None:
                 arguments["ollama_host"] = self.ollama_host
+            if self.log_format is not None:
+                arguments["log.format"] = self.log_format
             self._loaded = load(file=self.config or self._in_config_dir(), arguments=arguments)
         return self._loaded
 
@@ -84,7 +88,7 @@ class App:
         from inferq.queue import AsyncQueue
 
         settings = self.loaded().settings
-        logs.start(settings.log, verbose=2 if self.debug else self.verbose, service=self.service)
+        logs.start(settings.log, verbose=2 if self.debug else self.verbose, service=self.service, secrets=logs.secrets_of(settings))
         self.works = work
         async with AsyncQueue(settings.store.url, settings=settings, work=work) as queue:
             yield queue
@@ -143,6 +147,12 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
             help="No waiting lines on stderr.",
         ),
         option("-v", "--verbose", keep="verbose", count=True, help="Log to stderr; -vv logs more."),
+        option(
+            "--log-format",
+            keep="log_format",
+            type=click.Choice(LOG_FORMATS),
+            help="Form of the log; auto is text on a terminal, else JSON.",
+        ),
         option("--debug", keep="debug", is_flag=True, help="Show the traceback of an error."),
     ]
 

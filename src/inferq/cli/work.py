@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import Final
 
 import click
 
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command
-from inferq.cli.output import cell, say
 from inferq.cli.params import DURATION
-from inferq.cli.records import SHORT_ID, span
 
-if TYPE_CHECKING:
-    from inferq.events import Event
-
-_TOLD = ("task.completed", "task.failed", "task.cancelled", "task.retrying", "task.rescued")
+log: Final = logging.getLogger("inferq.worker")
 
 
 @click.command(
@@ -36,7 +32,8 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
     """Run tasks until stopped.
 
     Any number of workers may share a store. The first Ctrl-C or SIGTERM stops it gracefully: no new tasks, running ones
-    finish within the grace or are handed back. The second stops it now. One line for each task that ends goes to stderr.
+    finish within the grace or are handed back. The second stops it now. One line for each task that ends goes to
+    the log, which is JSON lines on stderr unless that is a terminal or the settings say otherwise.
     """
     app.service = True
     app.extra |= {"worker.slots": slots, "worker.shutdown_grace": grace}
@@ -44,26 +41,15 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
 
 
 async def _work(app: App, *, quiet: bool) -> None:
+    from inferq.cli import tasklog
+
     settings = app.loaded().settings
-    backends = ", ".join(backend.name for backend in settings.backends)
+    backends = [backend.name for backend in settings.backends]
     async with app.queue(work=True) as queue:
-        say(f"working on {app.store_url} with {settings.worker.slots} slots; backends: {backends}; Ctrl-C stops")
+        about = {"event": "worker.started", "store": app.store_url, "slots": settings.worker.slots, "backends": backends}
+        slots = f"{settings.worker.slots} slots"
+        log.info("working on %s with %s; backends: %s; Ctrl-C stops", app.store_url, slots, ", ".join(backends), extra=about)
         if not quiet:
-            queue.subscribe(lambda event: say(line(event)), *_TOLD)
+            tasklog.follow(queue.store)
         await queue.run_until_stopped()
-    say("stopped")
-
-
-def line(event: Event) -> str:
-    """What happened to a task, on one line."""
-    name = event.type.removeprefix("task.")
-    said = [f"{name:<9}", getattr(event, "task_id", "")[:SHORT_ID]]
-    if (ran := getattr(event, "ran_ms", None)) is not None:
-        said.append(f"waited {span(getattr(event, 'waited_ms', 0) / 1000)}, ran {span(ran / 1000)}")
-    if (attempt := getattr(event, "attempt", 1)) > 1:
-        said.append(f"attempt {attempt}")
-    if code := getattr(event, "code", None):
-        said.append(code)
-    if error := getattr(event, "error", "") or getattr(event, "reason", ""):
-        said.append(cell(error))
-    return " ".join(said)
+    log.info("stopped", extra={"event": "worker.stopped"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
@@ -107,6 +108,18 @@ def reveal(value: Any) -> Any:
     if isinstance(value, list):
         return [reveal(item) for item in value]
     return value
+
+
+def secret_texts(value: Any) -> Iterator[str]:
+    """Every secret inside, in plain text: for whoever must keep them out of something."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from secret_texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from secret_texts(item)
 
 
 def _mask_url(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, Literal, get_args
@@ -277,14 +278,14 @@ class Attempt:
     def _failed(self, error: BaseException) -> Outcome:
         try:
             return self._judged(error)
-        except Exception as broken:
-            log.exception("attempt.error_without_sense", extra={"task_id": self.claim.task.id})
+        except Exception as broken:  # noqa: BLE001 - a plugin's hook may raise anything
+            log.error("attempt.error_without_sense", extra=self._about(error))  # noqa: TRY400 - its text may quote the prompt
             text = f"{type(error).__name__}, which could not be judged: {broken}"
             return Outcome.failed("internal", _readable(text)[:_LONGEST_ERROR], backend=self.backend.name)
 
     def _judged(self, error: BaseException) -> Outcome:
         if not isinstance(error, Exception):
-            log.error("attempt.left_by_exit", exc_info=error, extra={"task_id": self.claim.task.id})
+            log.error("attempt.left_by_exit", extra=self._about(error))
             return self._decide(Reject(f"the executor left by {type(error).__name__}: {error}", failure="internal"))
         if isinstance(error, ExecutorError):
             return self._decide(error)
@@ -296,8 +297,19 @@ class Attempt:
             return self._decide(Unavailable(str(error) or "the executor timed out", failure="timeout"))
         if isinstance(error, OSError):
             return self._decide(Unavailable(str(error) or type(error).__name__, failure="connect"))
-        log.warning("attempt.unexpected_error", exc_info=error, extra={"task_id": self.claim.task.id})
+        log.warning("attempt.unexpected_error", extra=self._about(error))
         return self._decide(Unavailable(f"{type(error).__name__}: {error}", failure="internal"))
+
+    def _about(self, error: BaseException) -> dict[str, Any]:
+        """For the log: which task, and where in the code it went wrong. The error's text may quote the prompt: the task keeps that."""
+        where = "".join(traceback.format_tb(error.__traceback__))
+        return {
+            "task_id": self.claim.task.id,
+            "attempt": self.claim.attempt,
+            "backend": self.backend.name,
+            "error": type(error).__name__,
+            "traceback": where,
+        }
 
     def _decide(self, error: ExecutorError) -> Outcome:
         task = self.claim.task
