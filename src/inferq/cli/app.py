@@ -14,7 +14,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.output import Output, say
 
 if TYPE_CHECKING:
-    from inferq.config import Loaded
+    from inferq.config import Loaded, Settings
     from inferq.queue import AsyncQueue
 
 T = TypeVar("T")
@@ -49,21 +49,36 @@ class App:
     def loaded(self) -> Loaded:
         """The settings and where each comes from: these options over the environment over files over defaults."""
         if self._loaded is None:
-            from inferq.config import load
-
-            arguments: dict[str, Any] = dict(self.extra)
-            if self.data_dir is not None:
-                # An explicit directory beats a url from the environment or a file: it was said last.
-                arguments["store.data_dir"] = self.data_dir
-                arguments["store.url"] = f"sqlite:///{Path(self.data_dir).absolute() / 'inferq.db'}"
-            if self.url is not None:
-                arguments["store.url"] = self.url
-            if self.ollama_host is not None:
-                arguments["ollama_host"] = self.ollama_host
-            if self.log_format is not None:
-                arguments["log.format"] = self.log_format
-            self._loaded = load(file=self.config or self._in_config_dir(), arguments=arguments)
+            self._loaded = self.read()
         return self._loaded
+
+    def read(self) -> Loaded:
+        """The same, read anew. Raises ConfigError."""
+        from inferq.config import load
+
+        arguments: dict[str, Any] = dict(self.extra)
+        if self.data_dir is not None:
+            # An explicit directory beats a url from the environment or a file: it was said last.
+            arguments["store.data_dir"] = self.data_dir
+            arguments["store.url"] = f"sqlite:///{Path(self.data_dir).absolute() / 'inferq.db'}"
+        if self.url is not None:
+            arguments["store.url"] = self.url
+        if self.ollama_host is not None:
+            arguments["ollama_host"] = self.ollama_host
+        if self.log_format is not None:
+            arguments["log.format"] = self.log_format
+        return load(file=self.config or self._in_config_dir(), arguments=arguments)
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Go on under a configuration that was read anew: the log follows it."""
+        self._loaded = loaded
+        self._log(loaded.settings)
+
+    def _log(self, settings: Settings) -> None:
+        from inferq.cli import logs
+
+        verbose = 2 if self.debug else self.verbose
+        logs.start(settings.log, verbose=verbose, service=self.service, secrets=logs.secrets_of(settings))
 
     def _in_config_dir(self) -> Path | None:
         if self.config_dir is None:
@@ -84,11 +99,10 @@ class App:
     @asynccontextmanager
     async def queue(self, *, work: bool = False) -> AsyncIterator[AsyncQueue]:
         """The open queue; with `work` this process also runs tasks."""
-        from inferq.cli import logs
         from inferq.queue import AsyncQueue
 
         settings = self.loaded().settings
-        logs.start(settings.log, verbose=2 if self.debug else self.verbose, service=self.service, secrets=logs.secrets_of(settings))
+        self._log(settings)
         self.works = work
         async with AsyncQueue(settings.store.url, settings=settings, work=work) as queue:
             yield queue

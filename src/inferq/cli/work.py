@@ -32,8 +32,9 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
     """Run tasks until stopped.
 
     Any number of workers may share a store. The first Ctrl-C or SIGTERM stops it gracefully: no new tasks, running ones
-    finish within the grace or are handed back. The second stops it now. One line for each task that ends goes to
-    the log, which is JSON lines on stderr unless that is a terminal or the settings say otherwise.
+    finish within the grace or are handed back. The second stops it now. SIGHUP reads the configuration again: limits,
+    backends and the log change at once, what needs a new start is named. One line for each task that ends goes to the log,
+    which is JSON lines on stderr unless that is a terminal or the settings say otherwise.
     """
     app.service = True
     app.extra |= {"worker.slots": slots, "worker.shutdown_grace": grace}
@@ -42,14 +43,19 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
 
 async def _work(app: App, *, quiet: bool) -> None:
     from inferq.cli import tasklog
+    from inferq.cli.reload import on_hangup
 
     settings = app.loaded().settings
-    backends = [backend.name for backend in settings.backends]
-    async with app.queue(work=True) as queue:
+
+    def ready() -> None:
+        backends = [backend.name for backend in settings.backends]
         about = {"event": "worker.started", "store": app.store_url, "slots": settings.worker.slots, "backends": backends}
-        slots = f"{settings.worker.slots} slots"
-        log.info("working on %s with %s; backends: %s; Ctrl-C stops", app.store_url, slots, ", ".join(backends), extra=about)
+        text = "working on %s with %s slots; backends: %s; Ctrl-C stops, SIGHUP reloads the configuration"
+        log.info(text, app.store_url, settings.worker.slots, ", ".join(backends), extra=about)
+
+    async with app.queue(work=True) as queue:
         if not quiet:
             tasklog.follow(queue.store)
-        await queue.run_until_stopped()
+        with on_hangup(app, queue):
+            await queue.run_until_stopped(ready=ready)
     log.info("stopped", extra={"event": "worker.stopped"})

@@ -3,6 +3,7 @@
 from inferq.config.files import Places
 from inferq.config.key import Key, keys
 from inferq.config.loading import Loaded, load
+from inferq.config.reload import Changes, changes
 from inferq.config.saving import save
 from inferq.config.secret import Secret, looks_secret
 from inferq.config.settings import (
@@ -27,6 +28,7 @@ __all__ = [
     "DEFAULT_BACKENDS",
     "BackendSettings",
     "BreakerSettings",
+    "Changes",
     "HealthSettings",
     "Key",
     "Loaded",
@@ -42,6 +44,7 @@ __all__ = [
     "StateRetention",
     "StoreSettings",
     "WorkerSettings",
+    "changes",
     "display",
     "keys",
     "load",

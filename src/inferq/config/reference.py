@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from inferq.config import legacy
 from inferq.config.key import Key, keys
+from inferq.config.reload import is_live
 
 _OWN_DEFAULTS: Final = {
     "store.data_dir": "the platform's data directory",
@@ -17,10 +18,10 @@ _OWN_DEFAULTS: Final = {
 
 
 def key_table() -> str:
-    """Every key: name, type, unit, default, variable, meaning."""
-    lines = ["| key | type | unit | default | variable | meaning |", "|---|---|---|---|---|---|"]
+    """Every key: name, type, unit, default, what a reload does, variable, meaning."""
+    lines = ["| key | type | unit | default | reload | variable | meaning |", "|---|---|---|---|---|---|---|"]
     lines += [
-        f"| `{key.name.replace('*', 'NAME')}` | {_type(key)} | {_unit(key)} | {_default(key)} | `{key.env}` | {key.meaning} |"
+        f"| `{key.name.replace('*', 'NAME')}` | {_type(key)} | {_unit(key)} | {_default(key)} | {_reload(key)} | `{key.env}` | {key.meaning} |"
         for key in keys()
     ]
     return "\n".join(lines)
@@ -55,6 +56,10 @@ def _type(key: Key) -> str:
 
 def _unit(key: Key) -> str:
     return key.unit if key.kind in ("integer", "number", "duration", "size") else ""
+
+
+def _reload(key: Key) -> str:
+    return "yes" if is_live(key.name) else "restart"
 
 
 def _default(key: Key) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from inferq.clock import Clock
 from inferq.config import Settings
@@ -19,6 +20,9 @@ from inferq.store import Retention, Store
 from inferq.task import State
 
 log: Final = logging.getLogger("inferq.engine")
+
+_PATIENCE: Final = 5.0
+"""Seconds that a backend which left the configuration may take to close when everything stops."""
 
 __all__ = ["Backend", "Backends", "Engine"]
 
@@ -38,33 +42,37 @@ class Engine:
     ) -> None:
         rng = rng or random.Random()  # noqa: S311 - jitter needs no secrecy
         self._backends = backends
-        self.worker = Worker(
-            store,
-            backends,
-            slots=settings.worker.slots,
-            batch=settings.worker.claim_batch,
-            poll=settings.worker.poll_interval,
-            rules=Rules.from_settings(settings.worker, settings.retry),
-            clock=clock,
-            rng=rng,
-            steps=_steps(settings) if steps is None else steps,
-        )
-        retention = settings.store.retention
-        self._upkeep = Upkeep(
-            store,
-            clock=clock,
-            rng=rng,
-            rescue_interval=settings.worker.rescue_interval,
-            prune_interval=settings.store.prune_interval,
-            keep={
-                State.COMPLETED: Retention(retention.completed.age, retention.completed.count, retention.completed.bytes),
-                State.FAILED: Retention(retention.failed.age, retention.failed.count, retention.failed.bytes),
-                State.CANCELLED: Retention(retention.cancelled.age, retention.cancelled.count, retention.cancelled.bytes),
-            },
-            chunk_age=retention.chunk_age,
-            event_age=retention.event_age,
-        )
+        self._steps = steps
+        self.worker = Worker(store, backends, **self._of_worker(settings), clock=clock, rng=rng)
+        self._upkeep = Upkeep(store, clock=clock, rng=rng, **_of_upkeep(settings))
         self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def _of_worker(self, settings: Settings) -> dict[str, Any]:
+        worker = settings.worker
+        return {
+            "slots": worker.slots,
+            "batch": worker.claim_batch,
+            "poll": worker.poll_interval,
+            "rules": Rules.from_settings(worker, settings.retry),
+            "steps": _steps(settings) if self._steps is None else self._steps,
+        }
+
+    def reconfigure(self, settings: Settings, *, backends: bool = True, installed: bool = False) -> None:
+        """Go on under these settings; without `backends` those stay. Raises UnknownExecutor or PluginError, and then nothing has changed.
+
+        Attempts that run keep their backend and their rules; a backend that is gone is closed when its last call has ended.
+        """
+        if backends:
+            renewed = self._backends.renewed(settings.backends)
+            for gone in self._backends.replace(renewed, settings.backends, installed=installed):
+                closing = asyncio.create_task(_close(gone), name=f"inferq-drain-{gone.name}")
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+        self.worker.reconfigure(**self._of_worker(settings))
+        self._upkeep.reconfigure(**_of_upkeep(settings))
+        self._ticker.max_queue_size = settings.store.max_queue_size
+        self.worker.wake()
 
     async def start(self) -> None:
         """Take back what dead processes held and begin to claim."""
@@ -78,6 +86,31 @@ class Engine:
         await self._ticker.stop()
         await self._upkeep.stop()
         await self._backends.close()
+        if self._closing:
+            # The worker has stopped: whatever still ran on them was handed back.
+            await asyncio.wait(self._closing, timeout=_PATIENCE)
+
+
+async def _close(backend: Backend) -> None:
+    await backend.drained()
+    try:
+        await backend.close()
+    except Exception as error:
+        log.warning("backend.close_failed", exc_info=error, extra={"backend": backend.name})
+    else:
+        log.info("backend.closed", extra={"backend": backend.name})
+
+
+def _of_upkeep(settings: Settings) -> dict[str, Any]:
+    retention = settings.store.retention
+    states = {State.COMPLETED: retention.completed, State.FAILED: retention.failed, State.CANCELLED: retention.cancelled}
+    return {
+        "rescue_interval": settings.worker.rescue_interval,
+        "prune_interval": settings.store.prune_interval,
+        "keep": {state: Retention(kept.age, kept.count, kept.bytes) for state, kept in states.items()},
+        "chunk_age": retention.chunk_age,
+        "event_age": retention.event_age,
+    }
 
 
 def _steps(settings: Settings) -> Sequence[Step]:

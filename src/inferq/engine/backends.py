@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from inferq.config import BackendSettings
 from inferq.errors import ConfigError, PluginError, UnknownExecutor
 from inferq.executor import Executor
@@ -27,8 +29,11 @@ class Backend:
         self.slots = slots
         self.models = frozenset(models)
         self.busy = 0
+        self.settings: BackendSettings | None = None
+        """What it was made from, where that was a configuration."""
         self.closed: dict[str, float] = {}
         """Lanes that the backend asked to leave alone, until when (event loop time)."""
+        self._idle = asyncio.Event()
         self._gate = asyncio.Lock()
         self._opened = False
         self._closed = False
@@ -37,7 +42,30 @@ class Backend:
     def from_settings(cls, settings: BackendSettings) -> Backend:
         """Raises UnknownExecutor or PluginError."""
         executor = load(settings.executor)(settings.name, settings.opened())
-        return cls(executor, kind=settings.executor, slots=settings.slots, models=settings.models)
+        made = cls(executor, kind=settings.executor, slots=settings.slots, models=settings.models)
+        made.settings = settings
+        return made
+
+    def adopts(self, wanted: BackendSettings) -> bool:
+        """Whether it becomes what is wanted without a new executor: a model server that it runs keeps running."""
+        mine = self.settings
+        return mine is not None and msgspec.structs.replace(mine, slots=wanted.slots, models=wanted.models) == wanted
+
+    def adopt(self, wanted: BackendSettings) -> None:
+        """Take over what `adopts` said yes to."""
+        self.settings, self.slots, self.models = wanted, wanted.slots, frozenset(wanted.models)
+
+    def leave(self) -> None:
+        """A task's call has ended."""
+        self.busy -= 1
+        if not self.busy:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Until no call runs on it; for one that gets no new ones."""
+        while self.busy:
+            self._idle.clear()
+            await self._idle.wait()
 
     def serves(self, lane: str) -> bool:
         executor, model, backend = lane_parts(lane)
@@ -86,6 +114,26 @@ class Backends:
             names = ", ".join(backend.name for backend in backends)
             raise ConfigError(f"expected a name of its own for each backend, got {names}")
         self._serving: dict[str, tuple[Backend, ...]] = {}
+
+    def renewed(self, wanted: Sequence[BackendSettings]) -> list[Backend]:
+        """A backend for each of these settings: the one that is there where it adopts them, else a new one. Nothing has changed yet.
+
+        Raises UnknownExecutor or PluginError.
+        """
+        return [
+            mine if (mine := self._by_name.get(one.name)) is not None and mine.adopts(one) else Backend.from_settings(one) for one in wanted
+        ]
+
+    def replace(self, renewed: Sequence[Backend], wanted: Sequence[BackendSettings], *, installed: bool = False) -> list[Backend]:
+        """Put what `renewed` gave into force. Returns those that get no more tasks; their running calls go on."""
+        kept = set(renewed)
+        gone = [backend for backend in self._by_name.values() if backend not in kept]
+        self._by_name = {backend.name: backend for backend in renewed}
+        for backend, settings in zip(renewed, wanted, strict=True):
+            backend.adopt(settings)
+        self._installed = installed
+        self._serving.clear()
+        return gone
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._by_name.values())

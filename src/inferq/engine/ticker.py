@@ -38,7 +38,7 @@ class Ticker:
         self._store = store
         self._clock = clock
         self._rng = rng
-        self._max_queue_size = max_queue_size
+        self.max_queue_size = max_queue_size
         self._due: dict[str, int] = {}
         """When each enabled schedule wants to be looked at, in wall milliseconds."""
         self._changed: set[str] = set()
@@ -159,7 +159,7 @@ class Ticker:
             if step.task is None:
                 await self._store.put_record(guard, now)
             else:
-                await self._store.add([step.task], now, limit=self._max_queue_size, guard=guard)
+                await self._store.add([step.task], now, limit=self.max_queue_size, guard=guard)
                 told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire))
         told += [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
         if told:

@@ -40,11 +40,10 @@ class Upkeep:
         self._store = store
         self._clock = clock
         self._rng = rng
-        self._rescue_interval = rescue_interval
-        self._prune_interval = prune_interval
-        self._keep = keep
-        self._chunk_age = chunk_age
-        self._event_age = event_age
+        self._renewed = asyncio.Event()
+        self.reconfigure(
+            rescue_interval=rescue_interval, prune_interval=prune_interval, keep=keep, chunk_age=chunk_age, event_age=event_age
+        )
         self._offset = self._read_offset()
         self._stepped = True
         """Whether the wall clock may have gone back since the last staging; nobody knows what it did before this start."""
@@ -53,14 +52,26 @@ class Upkeep:
         self._tasks: list[asyncio.Task[None]] = []
         self._unlisten = store.listen(self._hear)
 
+    def reconfigure(
+        self, *, rescue_interval: float, prune_interval: float, keep: dict[State, Retention], chunk_age: float, event_age: float
+    ) -> None:
+        """Go on under these; a rest that a shorter interval ends early is ended."""
+        self._rescue_interval = rescue_interval
+        self._prune_interval = prune_interval
+        self._keep = keep
+        self._chunk_age = chunk_age
+        self._event_age = event_age
+        renewed, self._renewed = self._renewed, asyncio.Event()
+        renewed.set()
+
     async def start(self) -> None:
         """Take back what dead processes held, then go on in the background."""
         await self._rescue()
         await self._stage()
         self._tasks = [
             asyncio.create_task(self._stage_when_due(), name="inferq-stage"),
-            asyncio.create_task(self._every(self._rescue_interval, self._rescue), name="inferq-rescue"),
-            asyncio.create_task(self._every(self._prune_interval, self._prune), name="inferq-prune"),
+            asyncio.create_task(self._every(lambda: self._rescue_interval, self._rescue), name="inferq-rescue"),
+            asyncio.create_task(self._every(lambda: self._prune_interval, self._prune), name="inferq-prune"),
         ]
 
     async def stop(self) -> None:
@@ -129,8 +140,9 @@ class Upkeep:
         now = self._clock.read()
         return now.wall - now.mono
 
-    async def _every(self, interval: float, duty: Callable[[], Awaitable[None]]) -> None:
-        await asyncio.sleep(self._rng.uniform(0.0, min(interval, 30.0)))
+    async def _every(self, interval: Callable[[], float], duty: Callable[[], Awaitable[None]]) -> None:
+        phase = self._rng.uniform(0.0, 1.0)
+        await self._rest(lambda: phase * min(interval(), 30.0))
         while True:
             try:
                 await duty()
@@ -138,7 +150,18 @@ class Upkeep:
                 return
             except StoreError as error:
                 log.warning("upkeep.duty_failed", extra={"error": str(error)})
-            await asyncio.sleep(interval)
+            await self._rest(interval)
+
+    async def _rest(self, interval: Callable[[], float]) -> None:
+        """The interval, as long as it now is; a change of settings counts for the rest that is being taken."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (left := began + interval() - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._renewed.wait()
+            except TimeoutError:
+                return
 
     async def _rescue(self) -> None:
         while await self._store.rescue(self._clock.read(), limit=_LIMIT) >= _LIMIT:

@@ -80,6 +80,13 @@ class Worker:
     def slots(self) -> int:
         return self._slots
 
+    def reconfigure(self, *, slots: int, batch: int, poll: float, rules: Rules, steps: Sequence[Step]) -> None:
+        """Go on under these. What runs keeps the rules it began with; fewer slots are reached as tasks end."""
+        self._slots, self._batch, self._poll, self._rules, self._steps = slots, batch, poll, rules, steps
+        if self._fallback is not None:
+            self._fallback.cancel()
+            self._tick()
+
     async def start(self) -> None:
         heads, self._paused = await self._store.heads()
         self._heads.update(heads, self._clock.read().mono)
@@ -250,7 +257,7 @@ class Worker:
             outcome = await attempt.run()
         finally:
             # The backend is free as soon as its call has ended; the outcome rides the next commit.
-            backend.busy -= 1
+            backend.leave()
             self._busy -= 1
             if self._running.get(claim.task.id) is attempt:
                 del self._running[claim.task.id]

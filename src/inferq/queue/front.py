@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from inferq.clock import Clock, SystemClock, seconds
-from inferq.config import DEFAULT_BACKENDS, BackendSettings, Settings, load
+from inferq.config import DEFAULT_BACKENDS, BackendSettings, Changes, Settings, changes, load
 from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, checked_text, is_text
 from inferq.errors import (
     ConfigError,
@@ -123,8 +123,25 @@ class AsyncQueue(AsyncDoor):
         self._store = self._keys = None
         await store.close()
 
-    async def run_until_stopped(self) -> None:
-        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once."""
+    async def reconfigure(self, settings: Settings) -> Changes:
+        """Go on under these settings, as far as a running process can: the answer says what was applied and what needs a new start.
+
+        Running attempts keep their backend; a backend that is gone is closed when its last call has ended. Backends given to this
+        queue by its program stay. Raises ConfigError, UnknownExecutor or PluginError, and then nothing has changed.
+        """
+        made = changes(self._settings, settings)
+        own = self._given is None
+        installed = _names(settings.backends) == _names(DEFAULT_BACKENDS)
+        if self._engine is not None:
+            self._engine.reconfigure(made.settings, backends=own, installed=installed)
+        elif own and self._backends is not None:
+            for gone in self._backends.replace(self._backends.renewed(settings.backends), settings.backends, installed=installed):
+                await gone.close()
+        self._settings = made.settings
+        return made
+
+    async def run_until_stopped(self, *, ready: Callable[[], object] | None = None) -> None:
+        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. `ready` is called when they are heeded."""
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
         stopping: list[asyncio.Task[None]] = []
@@ -137,6 +154,8 @@ class AsyncQueue(AsyncDoor):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ask)
         try:
+            if ready is not None:
+                ready()
             await asked.wait()
             await self.stop()
             if stopping:

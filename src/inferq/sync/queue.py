@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inferq.clock import Clock
-from inferq.config import BackendSettings, Settings
+from inferq.config import BackendSettings, Changes, Settings
 from inferq.executor import Executor
 from inferq.handle import Duration
 from inferq.queue import AsyncQueue
@@ -61,8 +61,15 @@ class Queue(Door[AsyncQueue]):
         """Stop working; running tasks finish within the grace or are handed back unburnt."""
         self.call(self.asynchronous.stop(grace))
 
-    def run_until_stopped(self) -> None:
-        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. Call it from the main thread."""
+    def reconfigure(self, settings: Settings) -> Changes:
+        """Go on under these settings, as far as a running process can: the answer says what was applied and what needs a new start."""
+        return self.call(self.asynchronous.reconfigure(settings))
+
+    def run_until_stopped(self, *, ready: Callable[[], object] | None = None) -> None:
+        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. `ready` is called when they are heeded.
+
+        Call it from the main thread.
+        """
         asked = threading.Event()
         again = threading.Event()
 
@@ -71,6 +78,8 @@ class Queue(Door[AsyncQueue]):
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            if ready is not None:
+                ready()
             # Signals are handled between waits of the main thread; the wait itself returns at the signal.
             while not asked.wait(timeout=1.0):
                 pass
