@@ -20,10 +20,9 @@ _OWN_DEFAULTS: Final = {
 def key_table() -> str:
     """Every key: name, type, unit, default, what a reload does, variable, meaning."""
     lines = ["| key | type | unit | default | reload | variable | meaning |", "|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| `{key.name.replace('*', 'NAME')}` | {_type(key)} | {_unit(key)} | {_default(key)} | {_reload(key)} | `{key.env}` | {key.meaning} |"
-        for key in keys()
-    ]
+    for key in keys():
+        cells = (f"`{key.name.replace('*', 'NAME')}`", _type(key), _unit(key), _default(key), _reload(key), f"`{key.env}`", key.meaning)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
