@@ -53,9 +53,12 @@ async def _work(app: App, *, quiet: bool) -> None:
         text = "working on %s with %s slots; backends: %s; Ctrl-C stops, SIGHUP reloads the configuration"
         log.info(text, app.store_url, settings.worker.slots, ", ".join(backends), extra=about)
 
-    async with app.queue(work=True) as queue:
+    async with app.queue() as queue:
+        app.works = True
         if not quiet:
+            # Before the first task can end.
             tasklog.follow(queue.store)
+        await queue.start_work()
         with on_hangup(app, queue):
             await queue.run_until_stopped(ready=ready)
     log.info("stopped", extra={"event": "worker.stopped"})

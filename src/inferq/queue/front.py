@@ -92,16 +92,23 @@ class AsyncQueue(AsyncDoor):
         self._hub = Hub(self._store)
         try:
             if self._work:
-                # Only those who work need the engine: a front door opens in half the time without it.
-                from inferq.engine import Engine
-
-                self._engine = Engine(self._store, self._places(), self._settings, clock=self._clock)
-                await self._engine.start()
+                await self.start_work()
         except BaseException:
             store, self._store, self._engine = self._store, None, None
             self._hub.close()
             await store.close()
             raise
+
+    async def start_work(self) -> None:
+        """Begin to run tasks in this process, where it was opened with `work=False`. Idempotent. Raises ConfigError or PluginError."""
+        if self._engine is not None:
+            return
+        # Only those who work need the engine: a front door opens in half the time without it.
+        from inferq.engine import Engine
+
+        engine = Engine(self.store, self._places(), self._settings, clock=self._clock)
+        await engine.start()
+        self._engine = engine
 
     async def stop(self, grace: Duration | None = None) -> None:
         """Stop working: no new claims; running tasks finish within the grace (default: the settings') or are handed back unburnt."""

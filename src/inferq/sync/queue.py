@@ -57,6 +57,10 @@ class Queue(Door[AsyncQueue]):
         """`stop`, then close the store. Idempotent."""
         super().close(grace)
 
+    def start_work(self) -> None:
+        """Begin to run tasks in this process, where it was opened with `work=False`. Idempotent. Raises ConfigError or PluginError."""
+        self.call(self.asynchronous.start_work())
+
     def stop(self, grace: Duration | None = None) -> None:
         """Stop working; running tasks finish within the grace or are handed back unburnt."""
         self.call(self.asynchronous.stop(grace))
