@@ -5,10 +5,12 @@ InferqError
 ├── PluginError                         an executor could not be loaded
 ├── InvalidTask                         the submission is wrong; `field` says where
 │   ├── UnknownExecutor · UnknownAction
+│   ├── BatchInvalid                    lines of a batch are wrong; `errors` lists them
 │   └── PayloadTooLarge
 ├── InvalidQuery                        a filter is wrong; `position` says where
-├── TaskNotFound · RecordNotFound · AmbiguousId
+├── TaskNotFound · BatchNotFound · RecordNotFound · AmbiguousId
 ├── Conflict
+│   ├── BatchExists                     another batch has that name
 │   ├── DuplicateKey                    same idempotency key, other body
 │   ├── StaleRecord                     somebody else changed the record meanwhile
 │   └── WrongState                      the task's state forbids it
@@ -34,7 +36,8 @@ InferqError
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 FailureCode = Literal[
     "rate_limited",
@@ -125,6 +128,17 @@ class InvalidQuery(InferqError):
         self.text = text
 
 
+class BatchInvalid(InvalidTask):
+    """Lines of a batch were refused and nothing was stored; `errors` are the first of them, `count` is how many there are."""
+
+    code = "batch_invalid"
+
+    def __init__(self, message: str, *, field: str = "", errors: Sequence[Any] = (), count: int = 0) -> None:
+        super().__init__(message, field=field)
+        self.errors = list(errors)
+        self.count = count or len(self.errors)
+
+
 class TaskNotFound(InferqError):
     """No task has that id (or it was pruned)."""
 
@@ -136,6 +150,13 @@ class RecordNotFound(InferqError):
     """Nothing of that kind (a key, a webhook, a schedule...) has that id or name."""
 
     code = "record_not_found"
+    status = 404
+
+
+class BatchNotFound(InferqError):
+    """No batch has that id or name (or it was pruned)."""
+
+    code = "batch_not_found"
     status = 404
 
 
@@ -151,6 +172,12 @@ class Conflict(InferqError):
 
     code = "conflict"
     status = 409
+
+
+class BatchExists(Conflict):
+    """Another batch of this tenant has that name; nothing was stored."""
+
+    code = "batch_exists"
 
 
 class DuplicateKey(Conflict):

@@ -139,10 +139,43 @@ class RecordChanged(_Event, tag="record.changed", gc=False):
     dropped: bool = False
 
 
-class BatchFinished(_Event, tag="batch.finished", gc=False):
+class _BatchEvent(_Event, gc=False):
+    batch_id: str = ""
+
+
+class BatchCreated(_BatchEvent, tag="batch.created", gc=False):
+    """It is there and takes lines."""
+
+    name: str | None = None
+
+
+class BatchSealed(_BatchEvent, tag="batch.sealed", gc=False):
+    """It has all its lines: `total` tasks."""
+
+    total: int = 0
+
+
+class BatchPaused(_BatchEvent, tag="batch.paused", gc=False):
+    """Its waiting tasks are held."""
+
+
+class BatchResumed(_BatchEvent, tag="batch.resumed", gc=False):
+    """Its held tasks go back to their places."""
+
+
+class BatchCancelled(_BatchEvent, tag="batch.cancelled", gc=False):
+    """All its tasks that have not ended are being cancelled."""
+
+    reason: str = ""
+
+
+class BatchDropped(_BatchEvent, tag="batch.dropped", gc=False):
+    """It and its tasks are being removed."""
+
+
+class BatchFinished(_BatchEvent, tag="batch.finished", gc=False):
     """The last task of a sealed batch ended."""
 
-    batch_id: str = ""
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -205,6 +238,12 @@ Event = (
     | QueueResumed
     | TasksPruned
     | RecordChanged
+    | BatchCreated
+    | BatchSealed
+    | BatchPaused
+    | BatchResumed
+    | BatchCancelled
+    | BatchDropped
     | BatchFinished
     | ScheduleFired
     | ScheduleSkipped

@@ -42,12 +42,13 @@ class State(StrEnum):
 FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 WAITING: Final = frozenset({State.SCHEDULED, State.PENDING})
 
-Verb = Literal["submit", "delay", "stage", "claim", "complete", "back_off", "fail", "expire", "release", "rescue", "cancel", "retry"]
+Verb = Literal["submit", "delay", "stage", "hold", "claim", "complete", "back_off", "fail", "expire", "release", "rescue", "cancel", "retry"]
 
 TRANSITIONS: Final[Mapping[tuple[State | None, Verb], State]] = {
     (None, "submit"): State.PENDING,
     (None, "delay"): State.SCHEDULED,
     (State.SCHEDULED, "stage"): State.PENDING,
+    (State.PENDING, "hold"): State.SCHEDULED,
     (State.PENDING, "claim"): State.RUNNING,
     (State.RUNNING, "complete"): State.COMPLETED,
     (State.RUNNING, "back_off"): State.SCHEDULED,
@@ -62,7 +63,8 @@ TRANSITIONS: Final[Mapping[tuple[State | None, Verb], State]] = {
     (State.FAILED, "retry"): State.PENDING,
     (State.CANCELLED, "retry"): State.PENDING,
 }
-"""Every legal transition; what is not here cannot happen. A rescue of an `at_most_once` or poisonous task is a `fail`."""
+"""Every legal transition; what is not here cannot happen. A rescue of an `at_most_once` or poisonous task is a `fail`; a task of
+a paused batch is held (scheduled, due never) until its batch goes on."""
 
 # ── priorities, flows ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,11 +174,12 @@ class Submission(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True)
 
 
 def labels_of(submission: Submission) -> tuple[tuple[str, str], ...]:
-    """The (name, value) pairs that a task of this submission can be found by: its tags, its schedule, its batch."""
-    if not submission.tags and submission.schedule is None and submission.batch is None:
+    """The (name, value) pairs that a task of this submission can be found by: its tags, its schedule."""
+    if not submission.tags and submission.schedule is None:
         return ()
     labels = [("tag", tag) for tag in dict.fromkeys(submission.tags)]
-    labels += [(name, value) for name, value in (("schedule", submission.schedule), ("batch", submission.batch)) if value is not None]
+    if submission.schedule is not None:
+        labels.append(("schedule", submission.schedule))
     return tuple(labels)
 
 
@@ -195,7 +198,7 @@ class NewTask(msgspec.Struct, gc=False):
     at_most_once: bool = False
     batch: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
-    """(name, value) pairs it can be found by: its tags, its schedule, its batch."""
+    """(name, value) pairs it can be found by: its tags, its schedule."""
 
 
 class Task(msgspec.Struct, gc=False):

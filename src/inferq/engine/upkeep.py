@@ -166,6 +166,8 @@ class Upkeep:
     async def _rescue(self) -> None:
         while await self._store.rescue(self._clock.read(), limit=_LIMIT) >= _LIMIT:
             await asyncio.sleep(0)
+        while await self._store.settle_batches(self._clock.read(), limit=_LIMIT):
+            await asyncio.sleep(0)
         while await self._store.expire(self._clock.read(), limit=_LIMIT) >= _LIMIT:
             await asyncio.sleep(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inferq.testing.contract_add import AddContract
 from inferq.testing.contract_ask import AskContract
 from inferq.testing.contract_backends import BackendContract
+from inferq.testing.contract_batch import BatchContract
 from inferq.testing.contract_change import ChangeContract
 from inferq.testing.contract_claim import ClaimContract
 from inferq.testing.contract_finish import FinishContract
@@ -26,6 +27,7 @@ class StoreContract(
     PruneContract,
     AskContract,
     RecordContract,
+    BatchContract,
     BackendContract,
     SharedContract,
     LimitContract,

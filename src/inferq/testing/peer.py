@@ -35,6 +35,7 @@ def new_task(
     expires: int | None = None,
     at_most_once: bool = False,
     estimate: int = 7,
+    batch: str | None = None,
 ) -> NewTask:
     """A small valid task; `due` and `expires` are Unix milliseconds. Equal arguments give equal digests."""
     spec = msgspec.json.encode(
@@ -50,6 +51,7 @@ def new_task(
             scheduled_at=due,
             deadline=expires,
             at_most_once=at_most_once,
+            batch=batch,
         )
     )
     return NewTask(
@@ -63,6 +65,7 @@ def new_task(
         due=due,
         expires=expires,
         at_most_once=at_most_once,
+        batch=batch,
         labels=tuple(("tag", tag) for tag in tags),
     )
 

@@ -11,8 +11,8 @@ from inferq.errors import InferqError, TaskNotFound, WrongState
 from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskRetried
 from inferq.executor import Chunk
 from inferq.store import Grown
-from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, STATES, Row, decode_spec, encode
-from inferq.stores.sqlite.statements import SQL
+from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, SCHEDULED, STATES, Row, decode_spec, encode
+from inferq.stores.sqlite.statements import SQL, within
 from inferq.stores.sqlite.transaction import Transaction
 
 Reply = list[WrongState | None] | InferqError
@@ -42,7 +42,7 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
         cancelled: set[str] = set()
 
         def one(id: str, row: Row) -> WrongState | None:
-            seq, flow, state, attempt, started, size, _ = row
+            seq, flow, state, attempt, started, size, _, _ = row
             if state >= COMPLETED or id in cancelled:
                 return None if id in cancelled else _wrong(id, state, "waiting or running")
             cancelled.add(id)
@@ -104,7 +104,7 @@ def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
         again: set[str] = set()
 
         def one(id: str, row: Row) -> WrongState | None:
-            seq, flow, state, attempt, _, size, _ = row
+            seq, flow, state, attempt, _, size, _, batch = row
             if id in again:
                 return None
             if state not in (FAILED, CANCELLED):
@@ -117,7 +117,14 @@ def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
             if grown:
                 tx.execute("UPDATE task SET bytes = bytes + ? WHERE seq = ?", (grown, seq))
                 tx.bytes_delta[PENDING] += grown
-            tx.enter(flow, seq)
+            if batch is not None:
+                # What is made again is wanted again.
+                tx.execute("UPDATE batch SET reason = NULL WHERE number = ? AND aim IS NOT 'cancel'", (batch,))
+            if tx.holds(batch):
+                tx.execute(*within("hold_task", [seq]))
+                tx.moved(PENDING, SCHEDULED, size=size + grown)
+            else:
+                tx.enter(flow, seq)
             tx.events.append(TaskRetried(0, now.wall, id))
             return None
 

@@ -212,6 +212,14 @@ _SOUND: Final = (
         FROM flow AS f WHERE f.head IS NOT real""",
     ),
     (
+        "batch",
+        """SELECT b.id, b.waiting || ' waiting, ' || b.running || ' running, ' || (b.completed + b.failed + b.cancelled - b.pruned)
+            || ' ended' AS said,
+            (SELECT coalesce(sum(t.state < 2), 0) || ' waiting, ' || coalesce(sum(t.state = 2), 0) || ' running, '
+            || coalesce(sum(t.state > 2), 0) || ' ended' FROM task AS t WHERE t.batch = b.number) AS real
+        FROM batch AS b WHERE said <> real""",
+    ),
+    (
         "task without payload",
         "SELECT t.seq, t.id, 0 FROM task AS t LEFT JOIN payload AS p ON p.seq = t.seq WHERE p.seq IS NULL",
     ),

@@ -14,6 +14,8 @@ from inferq.task import FlowKey, State, Submission, Task, TaskResult, Tried
 
 SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = range(6)
 STATES: Final = (State.SCHEDULED, State.PENDING, State.RUNNING, State.COMPLETED, State.FAILED, State.CANCELLED)
+NEVER: Final = 2**53 - 1
+"""When a held task is due."""
 NUMBERS: Final = {state: number for number, state in enumerate(STATES)}
 
 decode_spec: Final = msgspec.json.Decoder(Submission).decode

@@ -36,7 +36,8 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import audit, changes, files, limits, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, files, limits, reads, records, upkeep, verbs
+from inferq.stores.sqlite.batch_store import BatchVerbs
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
@@ -59,7 +60,7 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class SQLiteStore:
+class SQLiteStore(BatchVerbs):
     """Open with `inferq.stores.open_store`; belongs to the event loop that opened it."""
 
     def __init__(self, path: str, durability: files.Durability, *, clock: Clock, lease: float, lost_limit: int) -> None:
@@ -137,7 +138,7 @@ class SQLiteStore:
                 listener(change)
 
     async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None) -> list[str]:
-        ids: list[str] = await self._call(verbs.add, (tasks, now, limit, guard))
+        ids: list[str] = await self._call(arrivals.add, (tasks, now, limit, guard))
         return ids
 
     async def heads(self) -> tuple[list[Head], frozenset[str]]:

@@ -7,9 +7,9 @@ import sqlite3
 from dataclasses import dataclass, field
 
 from inferq.access import TenantLimits
-from inferq.events import Event
+from inferq.events import BatchFinished, Event
 from inferq.store import Grown
-from inferq.stores.sqlite.rows import NUMBERS, Row, encode
+from inferq.stores.sqlite.rows import NUMBERS, RUNNING, Row, encode
 from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.task import FlowKey, Head, State
 
@@ -42,6 +42,12 @@ class Known:
     """Tenants that may not have another task running now."""
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
     """Index of the last chunk of each attempt that this instance is writing."""
+    passed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By state, the last (finished, seq) that pruning has looked at where it must not look again from the beginning."""
+    batches: int = 0
+    """How many batches there are: where there are none nobody asks about them."""
+    holding: dict[str, int] = field(default_factory=dict)
+    """Numbers by id of the batches whose waiting tasks are held."""
     held: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     """(attempt, token, bytes) of this instance's claims that are surely valid: emptied whenever another process has committed."""
 
@@ -73,6 +79,11 @@ class Transaction:
         self.meta: dict[str, int] = {}
         self.executed: dict[tuple[str, bool], int] = {}
         """Tasks that each backend (name, remote) has completed in this group."""
+        self.ended = False
+        """Whether a task ended or a batch was sealed: a batch may be finished by it."""
+        self.tokens: dict[str, list[int]] = {}
+        """Input and output tokens of completed tasks by the id of their batch."""
+        self.holding: dict[str, int] | None = None
         self.after_commit: list[str] = []
         """Names of instances whose lock files may go once this is committed."""
 
@@ -135,12 +146,45 @@ class Transaction:
         if after is not None:
             self.tasks_delta[after] += count
             self.bytes_delta[after] += size
+            if after > RUNNING:
+                self.ended = True
 
     def count(self, state: State) -> int:
         """How many tasks are in this state, this transaction's own changes included."""
         number = NUMBERS[state]
         row = self.execute("SELECT tasks FROM counter WHERE state = ?", (number,)).fetchone()
         return int(row[0]) + self.tasks_delta[number]
+
+    # batches ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        return self.meta.get("batches", self.known.batches)
+
+    def hold(self, id: str, number: int, *, held: bool) -> None:
+        """From this commit on the batch's waiting tasks are held, or not."""
+        holding = dict(self.known.holding if self.holding is None else self.holding)
+        if held:
+            holding[id] = number
+        else:
+            holding.pop(id, None)
+        self.holding = holding
+
+    def holds(self, batch: str | int | None) -> bool:
+        """Whether waiting tasks of the batch (its id or number) are held."""
+        if batch is None:
+            return False
+        holding = self.known.holding if self.holding is None else self.holding
+        return bool(holding) and (batch in holding if isinstance(batch, str) else batch in holding.values())
+
+    def _finish_batches(self, at: int) -> None:
+        """In the transaction that ends the last task of a sealed batch, so that it is told once, by whoever that was."""
+        for number, id, completed, failed, cancelled in self.execute(SQL["batches_ended"]).fetchall():
+            self.execute(SQL["batch_finish"], (at, number))
+            self.events.append(BatchFinished(0, at, id, completed, failed, cancelled))
+
+    # log -------------------------------------------------------------------------------------------------------------
 
     def next_chunk(self, seq: int, attempt: int, count: int) -> int:
         """Reserve `count` indexes in an attempt's log; returns the last of them."""
@@ -154,6 +198,10 @@ class Transaction:
     def flush(self, at: int) -> None:
         """Write what was gathered: flows, counters, events, high-water marks."""
         known = self.known
+        if self.tokens:
+            self.executemany(SQL["batch_tokens"], [(came, went, id) for id, (came, went) in self.tokens.items()])
+        if self.ended and self.batches:
+            self._finish_batches(at)
         if self.flows:
             version = self.meta["version"] = known.version + 1
             write_many(self.execute, "save_flow", [(f.id, f.head, f.length, version) for f in self.flows.values()])
@@ -188,6 +236,9 @@ class Transaction:
         known.chunks.update(self.chunks)
         for place in self.forgotten:
             known.chunks.pop(place, None)
+        known.batches = self.batches
+        if self.holding is not None:
+            known.holding = self.holding
         known.held.update(self.held)
         for seq in self.dropped:
             known.held.pop(seq, None)

@@ -9,7 +9,7 @@ from inferq.clock import Now
 from inferq.errors import InferqError
 from inferq.events import TaskFailed, TaskRescued, TasksPruned, TaskStaged
 from inferq.store import Grown, Retention
-from inferq.stores.sqlite.rows import FAILED, NUMBERS, PENDING, RUNNING, SCHEDULED, Row, marks, slices
+from inferq.stores.sqlite.rows import FAILED, NEVER, NUMBERS, PENDING, RUNNING, SCHEDULED, Row, marks, slices
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Transaction
 from inferq.task import State
@@ -81,7 +81,7 @@ def _rescue(
 
 
 def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int) -> None:
-    seq, id, flow, attempt, lost, at_most_once, started, size, backend, remote = row
+    seq, id, flow, attempt, lost, at_most_once, started, size, backend, remote, batch = row
     error = f"worker {worker} vanished"
     record = (seq, attempt, "lost", worker, started, now.wall, backend, "lost", error, None, None, remote, None)
     tx.execute(SQL["add_attempt"], record)
@@ -92,9 +92,13 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
         tx.streams.append(Grown(id))
         tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why, tx.lane(flow)))
         return
-    tx.execute(SQL["wait"], (PENDING, None, None, 0, 1, "lost", error, seq))
-    tx.moved(RUNNING, PENDING, size=size)
-    tx.enter(flow, seq)
+    if tx.holds(batch):
+        tx.execute(SQL["wait"], (SCHEDULED, NEVER, None, 0, 1, "lost", error, seq))
+        tx.moved(RUNNING, SCHEDULED, size=size)
+    else:
+        tx.execute(SQL["wait"], (PENDING, None, None, 0, 1, "lost", error, seq))
+        tx.moved(RUNNING, PENDING, size=size)
+        tx.enter(flow, seq)
     tx.events.append(TaskRescued(0, now.wall, id, attempt, worker))
 
 
@@ -122,6 +126,8 @@ def _prune(tx: Transaction, keep: dict[State, Retention], now: Now, chunks: floa
             removed += _prune_state(tx, state, retention, now, limit - removed)
         _prune_chunks(tx, state, now.wall - round(chunks * 1000), limit)
     _prune_events(tx, now.wall - round(events * 1000), limit)
+    for (number,) in tx.execute(SQL["batches_gone"], (now.wall - round(events * 1000), limit)).fetchall():
+        tx.execute(SQL["drop_batch"], (now.wall, number))
     if removed:
         tx.events.append(TasksPruned(0, now.wall, removed))
     return removed
@@ -138,26 +144,41 @@ _OF_A_TASK = (
 )
 
 
+def remove(tx: Transaction, tasks: Sequence[Row]) -> None:
+    """Take tasks (sequence number, state, bytes) out of every table."""
+    for _, state, size in tasks:
+        tx.moved(state, None, size=size)
+    for part in slices(list(tasks), 500):
+        seqs = [seq for seq, _, _ in part]
+        for table, column in _OF_A_TASK:
+            tx.execute(f"DELETE FROM {table} WHERE {column} IN ({marks(len(seqs))})", seqs)  # noqa: S608 - our names, bound values
+
+
 def _prune_state(tx: Transaction, state: State, retention: Retention, now: Now, limit: int) -> int:
     tasks, size = tx.execute("SELECT tasks, bytes FROM counter WHERE state = ?", (NUMBERS[state],)).fetchone()
     tasks += tx.tasks_delta[NUMBERS[state]]
     size += tx.bytes_delta[NUMBERS[state]]
     cutoff = None if retention.age is None else now.wall - round(retention.age * 1000)
-    gone: list[tuple[int]] = []
-    for seq, _, finished, mine in tx.execute(SQL[f"oldest_{state}"], (limit,)).fetchall():
+    gone: list[Row] = []
+    passed = tx.known.passed
+    rows = tx.execute(SQL[f"oldest_{state}"], (*passed.pop(state, (-1, -1)), limit)).fetchall()
+    for seq, finished, mine, batch, ended in rows:
         old = cutoff is not None and finished < cutoff
         many = retention.count is not None and tasks > retention.count
         big = retention.bytes is not None and size > retention.bytes
         if not (old or many or big):
             break
-        gone.append((seq,))
+        # Nobody has been able to collect a batch before its end: its tasks stay until then, and age from then on.
+        if batch is not None and (ended is None or not (many or big or (cutoff is not None and ended < cutoff))):
+            continue
+        gone.append((seq, NUMBERS[state], mine))
         tasks -= 1
         size -= mine
-        tx.moved(NUMBERS[state], None, size=mine)
-    for part in slices(gone, 500):
-        seqs = [seq for (seq,) in part]
-        for table, column in _OF_A_TASK:
-            tx.execute(f"DELETE FROM {table} WHERE {column} IN ({marks(len(seqs))})", seqs)  # noqa: S608 - our names, bound values
+    else:
+        if len(rows) == limit and len(gone) < limit:
+            # All that were looked at are old, and some of them stay: the next pass goes on behind them.
+            passed[state] = (rows[-1][1], rows[-1][0])
+    remove(tx, gone)
     return len(gone)
 
 

@@ -1,26 +1,26 @@
-"""A task's way, as transitions inside a write transaction: add, claim, append, finish. Each takes the calls of one group together."""
+"""A task's way, as transitions inside a write transaction: claim, append, finish. Each takes the calls of one group together."""
 
 from __future__ import annotations
 
 import heapq
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from inferq.clock import Now
-from inferq.errors import ClaimLost, DuplicateKey, InferqError, QueueFull
-from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStaged, TaskStarted, TaskSubmitted
+from inferq.errors import ClaimLost, InferqError
+from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStaged, TaskStarted
 from inferq.executor import Answer, Chunk
 from inferq.policy import Want
-from inferq.store import Grown, RecordPut
-from inferq.stores.sqlite.limits import Room, check_room
-from inferq.stores.sqlite.records import put_one
+from inferq.store import Grown
+from inferq.stores.sqlite.limits import Room
 from inferq.stores.sqlite.rows import (
     CANCELLED,
     COMPLETED,
     FAILED,
+    NEVER,
     PENDING,
     RUNNING,
     SCHEDULED,
@@ -29,137 +29,10 @@ from inferq.stores.sqlite.rows import (
 )
 from inferq.stores.sqlite.statements import SQL, within, write_many
 from inferq.stores.sqlite.transaction import Transaction
-from inferq.task import Claim, FlowKey, NewTask, Outcome, State, Submission, Task, TaskResult, Timing
+from inferq.task import Claim, FlowKey, Outcome, State, Submission, Task, TaskResult, Timing
 
 _END = 2**63 - 1
 _BOUND = 500
-
-# ── add ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-AddCall = tuple[Sequence[NewTask], Now, int | None, RecordPut | None]
-
-
-def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqError]:
-    """Each call is kept whole or not at all; a refused one writes nothing."""
-    replies: list[list[str] | InferqError] = []
-    arrivals = _Arrivals(tx)
-    limited = any(limits.max_queued is not None for limits in tx.known.limits.values())
-    for new, now, limit, guard in calls:
-        try:
-            known = _known_keys(tx, new)
-            if limited:
-                arrivals.write()
-                check_room(tx, _fresh(new, known))
-            if limit is not None:
-                arrivals.settle()
-                _check_room(tx, len(_fresh(new, known)), limit)
-            if guard is not None:
-                put_one(tx, guard, now)
-        except InferqError as error:
-            replies.append(error)
-            continue
-        replies.append([arrivals.take(task, known, now.wall) for task in new])
-    arrivals.write()
-    return replies
-
-
-class _Arrivals:
-    """New tasks of one group, counted by flow and state before the transaction is told."""
-
-    def __init__(self, tx: Transaction) -> None:
-        self.tasks: list[Row] = []
-        self.payloads: list[Row] = []
-        self.labels: list[Row] = []
-        self._tx = tx
-        self._entered: dict[int, list[int]] = {}
-        self._last_key: FlowKey | None = None
-        self._last_flow = 0
-        self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
-
-    def take(self, task: NewTask, known: dict[tuple[str, str], tuple[str, bytes]], wall: int) -> str:
-        tx, key, due = self._tx, task.key, task.due
-        if key is not None:
-            first = known.get((task.flow.tenant, key))
-            if first is not None:
-                return first[0]
-        seq = tx.seq = tx.seq + 1
-        if task.flow is self._last_key:
-            flow = self._last_flow
-        else:
-            flow = self._last_flow = tx.flow_id(task.flow)
-            self._last_key = task.flow
-        size = len(task.spec)
-        if due is not None and due > wall:
-            state, name = SCHEDULED, "scheduled"
-        else:
-            state, name, due = PENDING, "pending", None
-            entered = self._entered.get(flow)
-            if entered is None:
-                self._entered[flow] = [seq, 1]
-            else:
-                entered[1] += 1
-        count = self._counts[state]
-        count[0] += 1
-        count[1] += size
-        self.tasks.append((seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, wall, size))
-        self.payloads.append((seq, task.spec))
-        if task.labels:
-            self.labels += [(name, value, seq) for name, value in task.labels]
-        if key is not None:
-            tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
-            known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
-        tx.events.append(TaskSubmitted(0, wall, task.id, name, task.flow.lane, task.flow.priority, due))
-        return task.id
-
-    def write(self) -> None:
-        """Into the file with what came since the last time."""
-        self.settle()
-        if self.tasks:
-            write_many(self._tx.execute, "add_task", self.tasks)
-            write_many(self._tx.execute, "add_payload", self.payloads)
-        if self.labels:
-            write_many(self._tx.execute, "add_label", self.labels)
-        self.tasks, self.payloads, self.labels = [], [], []
-
-    def settle(self) -> None:
-        """Tell the transaction what came since the last time."""
-        for flow, (first, count) in self._entered.items():
-            self._tx.enter(flow, first, count)
-        self._entered = {}
-        for state, (count, size) in self._counts.items():
-            if count:
-                self._tx.moved(None, state, count=count, size=size)
-        self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
-
-
-def _known_keys(tx: Transaction, new: Sequence[NewTask]) -> dict[tuple[str, str], tuple[str, bytes]]:
-    known: dict[tuple[str, str], tuple[str, bytes]] = {}
-    fresh: dict[tuple[str, str], bytes] = {}
-    for task in new:
-        if task.key is None:
-            continue
-        place = (task.flow.tenant, task.key)
-        digest = task.digest or b""
-        row = tx.execute(SQL["known_key"], place).fetchone()
-        if row is not None:
-            known[place] = (row[0], bytes(row[1]))
-        before = known[place][1] if place in known else fresh.setdefault(place, digest)
-        if before != digest:
-            raise DuplicateKey(f"expected the body that key {task.key!r} was first used with, got another; use a new key for other work")
-    return known
-
-
-def _fresh(new: Sequence[NewTask], known: Mapping[tuple[str, str], object]) -> list[NewTask]:
-    """Those that will be new: of several with one key the first."""
-    keyed = {place: task for task in reversed(new) if task.key is not None and (place := (task.flow.tenant, task.key)) not in known}
-    return [*keyed.values(), *(task for task in new if task.key is None)]
-
-
-def _check_room(tx: Transaction, count: int, limit: int) -> None:
-    waiting = tx.count(State.PENDING) + tx.count(State.SCHEDULED)
-    if waiting + count > limit:
-        raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
-
 
 # ── claim ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -451,6 +324,10 @@ def _completed(tx: Transaction, held: Claim, outcome: Outcome, wall: int) -> Non
     tx.streams.append(Grown(task.id))
     usage = outcome.usage
     came, went = (usage.input_tokens, usage.output_tokens) if usage else (None, None)
+    if task.spec.batch is not None and usage is not None:
+        tokens = tx.tokens.setdefault(task.spec.batch, [0, 0])
+        tokens[0] += came or 0
+        tokens[1] += went or 0
     waited, ran = max(0, started - task.created), max(0, wall - started)
     tx.events.append(TaskCompleted(0, wall, task.id, held.attempt, waited, ran, task.flow.lane, outcome.backend, came, went))
 
@@ -493,6 +370,8 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         return
     at = outcome.at if outcome.delay is None else now.wall + outcome.delay
     at = at if at is not None and at > now.wall else None
+    if tx.holds(task.spec.batch):
+        at = NEVER
     burnt = 1 if outcome.kind == "retry" else 0
     flow = tx.flow_id(task.flow)
     if outcome.lane is not None and outcome.lane != task.flow.lane:
@@ -503,11 +382,12 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
         tx.moved(RUNNING, PENDING, size=size)
         tx.enter(flow, task.seq)
     else:
-        tx.execute(SQL["wait"], (SCHEDULED, at, at - now.wall, burnt, 0, code, error, task.seq))
+        delay = None if at == NEVER else at - now.wall
+        tx.execute(SQL["wait"], (SCHEDULED, at, delay, burnt, 0, code, error, task.seq))
         tx.moved(RUNNING, SCHEDULED, size=size)
     if outcome.kind == "retry":
         tx.events.append(TaskRetrying(0, now.wall, task.id, held.attempt, code, outcome.error, outcome.at or now.wall))
         if at is None:
             tx.events.append(TaskStaged(0, now.wall, task.id))
     else:
-        tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, at))
+        tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, None if at == NEVER else at))

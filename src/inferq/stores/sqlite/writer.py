@@ -257,6 +257,8 @@ class Writer:
         known.ids.update((flow.key, flow.id) for flow in flows)
         known.last_flow = self._db.execute("SELECT coalesce(max(id), 0) FROM flow").fetchone()[0]
         known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
+        known.batches = meta["batches"]
+        known.holding = dict(self._db.execute(SQL["held_batches"]).fetchall()) if known.batches else {}
         known.held.clear()
         changed = paused != known.paused
         known.paused = paused

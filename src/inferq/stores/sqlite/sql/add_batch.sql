@@ -1,0 +1,2 @@
+-- batches.create.
+INSERT INTO batch (id, name, tenant, source, digest, metadata, created) VALUES (?, ?, ?, ?, ?, ?, ?)
