@@ -42,7 +42,9 @@ class State(StrEnum):
 FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 WAITING: Final = frozenset({State.SCHEDULED, State.PENDING})
 
-Verb = Literal["submit", "delay", "stage", "hold", "claim", "complete", "back_off", "fail", "expire", "release", "rescue", "cancel", "retry"]
+Verb = Literal[
+    "submit", "delay", "stage", "hold", "claim", "complete", "back_off", "fail", "expire", "release", "rescue", "cancel", "retry"
+]  # fmt: skip
 
 TRANSITIONS: Final[Mapping[tuple[State | None, Verb], State]] = {
     (None, "submit"): State.PENDING,
