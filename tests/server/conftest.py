@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from inferq import AsyncQueue, Settings
+from inferq.config import WorkerSettings
 from inferq.server import create_app
 from inferq.server.serving import Server
 from inferq.testing import EchoExecutor
@@ -66,7 +67,7 @@ async def open_site(tmp_path: Path) -> AsyncIterator[Open]:
             app: Any = None,
             **server: Any,
         ) -> Site:
-            settings = settings or Settings()
+            settings = settings or Settings(worker=WorkerSettings(shutdown_grace=0.0))
             if server:
                 settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **server))
             backends = [executor or EchoExecutor("echo")]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,7 +14,8 @@ import msgspec
 from inferq.access import require
 from inferq.config import ServerSettings
 from inferq.errors import NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
-from inferq.server import audit
+from inferq.metrics import Metrics
+from inferq.server import audit, socket
 from inferq.server import body as bodies
 from inferq.server import guard as guards
 from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
@@ -32,8 +33,6 @@ _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:+/=-]{1,100}")
 _encode: Final = msgspec.json.Encoder().encode
-Observer = Callable[[str, str, int, float], None]
-"""Told of each request: method, the route's path, status, seconds."""
 
 
 def create_app(
@@ -73,16 +72,40 @@ class App:
         """Not ready any more: a stop was asked for."""
         self.stopping = asyncio.Event()
         """Streams end: the server closes."""
-        self.observers: list[Observer] = []
+        self.metrics = Metrics()
+        self.began = time.monotonic()
+        self.sockets = 0
+        """Open WebSockets."""
+        self._listening = False
         self.parts: dict[str, Any] = {}
         """What areas keep for the life of the application, by their own name."""
+
+        self._entry: Callable[[Scope, Receive, Send], Awaitable[None]] = self._http
+        if settings.origins:
+            self._entry = _with_cors(self._http, settings.origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http":
-            await self._http(scope, receive, send)
+            await self._entry(scope, receive, send)
+        elif kind == "websocket":
+            await self._socket(scope, receive, send)
         elif kind == "lifespan":
             await self._lifespan(receive, send)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if local_path(scope) == "/ws":
+            self._listen()
+            await socket.accept(self, scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": "no such path"})
+
+    def _listen(self) -> None:
+        """Count what happens from the first request on: the queue may be opened after the application is made."""
+        if not self._listening and self._is_open():
+            self._listening = True
+            self.queue.subscribe(self.metrics.hear)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         opened = False
@@ -96,6 +119,7 @@ class App:
                     log.exception("server.start_failed")
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
+                self._listen()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self.stopping.set()
@@ -114,6 +138,8 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
+        if not self._listening:
+            self._listen()
         raw: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(raw.get(b"x-request-id"))
         method: str = scope["method"]
@@ -143,8 +169,7 @@ class App:
         except Exception as error:  # noqa: BLE001 - it becomes the client's problem, and is logged there
             status = await self._refuse(error, request_id, send, head=method == "HEAD")
         finally:
-            for observe in self.observers:
-                observe(method, place, status, time.perf_counter() - began)
+            self.metrics.request(method, place, status, time.perf_counter() - began)
 
     async def _answer(self, call: Call) -> Reply:
         route = call.route
@@ -216,6 +241,18 @@ class App:
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return 204
+
+
+def _with_cors(app: Any, origins: tuple[str, ...]) -> Any:
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id", "If-None-Match"],
+        expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+    )
 
 
 def local_path(scope: Scope) -> str:

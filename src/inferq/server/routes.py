@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, tasks
+from inferq.server import keys, live, operators, page, stats, tasks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
     *tasks.ROUTES,
     *keys.ROUTES,
+    *live.ROUTES,
+    *stats.ROUTES,
+    *operators.ROUTES,
+    *page.ROUTES,
 ]

@@ -324,11 +324,44 @@ class StatsView(msgspec.Struct):
     queues_by_priority: dict[str, int]
 
 
+class StatusView(StatsView, kw_only=True):
+    """Answer of GET /api/status: the numbers, and what the server is. `uptime` in seconds; `instances` counts processes on the store."""
+
+    version: str
+    instance: str
+    uptime: float
+    draining: bool
+    durability: str
+    store_bytes: int
+    instances: int
+    last_event: int
+
+
+class ExecutorView(msgspec.Struct):
+    """An executor and the backends that use it (GET /api/executors). `required` are the payload fields that each action must have."""
+
+    name: str
+    actions: list[str]
+    description: str
+    needs_model: bool
+    required: dict[str, list[str]]
+    backends: list[str]
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    """Answer of /livez, /readyz and /healthz; `checks` come with ?verbose or when one fails."""
+
+    status: str
+    checks: dict[str, str] = {}
+
+
 __all__ = [
     "ChunkView",
     "Duration",
+    "ExecutorView",
     "Explained",
     "Fault",
+    "Health",
     "Instant",
     "Listing",
     "Priority",
@@ -337,6 +370,7 @@ __all__ = [
     "ReasonBody",
     "ScopeBody",
     "StatsView",
+    "StatusView",
     "SubmitBody",
     "Submitted",
     "TaskView",

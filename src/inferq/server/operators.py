@@ -1,0 +1,122 @@
+"""For those who run it: is it alive, is it ready, what are its numbers. Backends are no part of readiness: a dead GPU must not take the
+queue away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+import inferq
+from inferq.errors import InferqError
+from inferq.metrics import Gauge, Labels
+from inferq.server.call import Call, Reply, Text
+from inferq.server.prometheus import CONTENT_TYPE, exposition
+from inferq.server.route import Plain, Route, route
+from inferq.store import Filter
+from inferq.wire.native import Health
+
+if TYPE_CHECKING:
+    from inferq.server.app import App
+
+_PATIENCE: Final = 5.0
+"""Seconds that the store has to answer before it counts as unusable."""
+
+
+class VerboseQuery(msgspec.Struct, forbid_unknown_fields=True):
+    verbose: Annotated[str, Meta(description="Show what was checked, too.")] | None = None
+
+
+@route("GET", "/livez", role="read", open=True, query=VerboseQuery, returns={200: Health}, tag="operators")
+async def livez(call: Call) -> Reply:
+    """Say that the process is alive. Asks nothing else: a restart would not help what it depends on."""
+    return Reply(Health("ok", {"process": "ok"} if _is_verbose(call) else {}), 200, _UNCACHED)
+
+
+@route("GET", "/readyz", role="read", open=True, query=VerboseQuery, returns={200: Health, 503: Health}, tag="operators")
+async def readyz(call: Call) -> Reply:
+    """Say whether work should be sent here: the store answers and the server is not about to stop. 503 with reasons when not."""
+    return await _ready(call)
+
+
+@route("GET", "/healthz", role="read", open=True, query=VerboseQuery, returns={200: Health, 503: Health}, tag="operators")
+async def healthz(call: Call) -> Reply:
+    """The same as /readyz, under its older name."""
+    return await _ready(call)
+
+
+async def _ready(call: Call) -> Reply:
+    app = call.app
+    checks = {"store": await _store(app), "stopping": "the server is about to stop" if app.draining else "ok"}
+    good = all(said == "ok" for said in checks.values())
+    return Reply(Health("ok" if good else "not ready", checks if _is_verbose(call) or not good else {}), 200 if good else 503, _UNCACHED)
+
+
+async def _store(app: App) -> str:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await app.queue.store.last_event()
+    except TimeoutError:
+        return f"the store did not answer within {_PATIENCE:g} s"
+    except InferqError as error:
+        # Its code only: the question is open to everybody, and texts may name paths.
+        return f"the store cannot be used: {error.code}"
+    return "ok"
+
+
+def _is_verbose(call: Call) -> bool:
+    return call.query.verbose is not None and call.query.verbose not in ("0", "false")
+
+
+@route("GET", "/metrics", role="read", returns={200: Plain(CONTENT_TYPE)}, tag="operators")
+async def metrics(call: Call) -> Reply:
+    """Give the numbers in Prometheus' text format."""
+    return Reply(Text(exposition(call.app.metrics, await gauges(call.app)), CONTENT_TYPE), 200, _UNCACHED)
+
+
+async def gauges(app: App) -> list[Gauge]:
+    """What is now; from maintained counters."""
+    counts = await app.queue.store.counts()
+    store = await app.queue.store_stats()
+    stats = await app.queue.stats()
+    waiting: dict[Labels, float] = {
+        (str(priority),): float(number) for priority, number in sorted(counts.pending_by_priority.items())[:100]
+    }
+    broadcast = app.parts.get("broadcast")
+    oldest = await _oldest(app)
+    return [
+        Gauge(
+            "inferq_build_info", "The version that runs.", ("version", "store"), {(inferq.__version__, store.url.partition(":")[0]): 1.0}
+        ),
+        Gauge("inferq_tasks", "Tasks by state.", ("state",), {(state,): float(number) for state, number in counts.states.items()}),
+        Gauge("inferq_waiting_tasks", "Pending tasks by priority.", ("priority",), waiting),
+        Gauge("inferq_oldest_waiting_seconds", "Age of the oldest task at the head of a flow.", (), {(): oldest}),
+        Gauge("inferq_workers_active", "Tasks that run, in all processes.", (), {(): float(stats.workers_active)}),
+        Gauge("inferq_workers_idle", "Free slots of this process.", (), {(): float(stats.workers_idle)}),
+        Gauge("inferq_paused_scopes", "Scopes in which no task starts.", (), {(): float(len(stats.paused))}),
+        Gauge("inferq_store_bytes", "Size of the store's files.", (), {(): float(store.file_bytes + store.wal_bytes)}),
+        Gauge("inferq_store_instances", "Processes that have the store open.", (), {(): float(store.instances)}),
+        Gauge("inferq_ws_clients", "Open WebSockets.", (), {(): float(app.sockets)}),
+        Gauge("inferq_event_followers", "Followers of the event log.", (), {(): float(broadcast.listeners if broadcast else 0)}),
+        Gauge("inferq_uptime_seconds", "How long this server runs.", (), {(): time.monotonic() - app.began}),
+    ]
+
+
+async def _oldest(app: App) -> float:
+    """From the heads alone: each flow is first in, first out."""
+    heads, _ = await app.queue.store.heads()
+    if not heads:
+        return 0.0
+    first = min(head.seq for head in heads)
+    page = await app.queue.store.find(Filter(), after=first + 1, limit=1)
+    if not page.tasks or page.tasks[0].seq != first:
+        return 0.0
+    task = page.tasks[0]
+    return max(0.0, time.time() - max(task.created, task.spec.scheduled_at or 0) / 1000)
+
+
+_UNCACHED: Final = {"cache-control": "no-store"}
+ROUTES: Final[list[Route]] = [livez, readyz, healthz, metrics]
