@@ -36,6 +36,8 @@ VERBS = {
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
+    "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),
+    "audit": Verb("inferq.cli.keys:audit", "List state-changing calls of servers, newest first.", _KEEP),
     "db": Verb("inferq.cli.db:db", "Back up, check and measure the store.", _KEEP),
     "completion": Verb("inferq.cli.about:completion", "Print the completion script of a shell.", _KEEP),
     "version": Verb("inferq.cli.about:version", "Print the version.", _KEEP),

@@ -45,6 +45,7 @@ _BY_CODE: dict[str, Exit] = {
     "payload_too_large": Exit.USAGE,
     "ambiguous_id": Exit.USAGE,
     "not_found": Exit.NOT_FOUND,
+    "record_not_found": Exit.NOT_FOUND,
     "conflict": Exit.CONFLICT,
     "duplicate_key": Exit.CONFLICT,
     "wrong_state": Exit.CONFLICT,
