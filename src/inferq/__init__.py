@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inferq.client import AsyncClient
     from inferq.clock import Clock, Now
     from inferq.config import BackendSettings, Settings
     from inferq.engine import Backend
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from inferq.opening import aconnect, connect
     from inferq.queue import AsyncQueue, QueueStats
     from inferq.store import Filter, LoggedChunk, Page, Position
+    from inferq.sync.client import Client
     from inferq.sync.handle import Handle
     from inferq.sync.queue import Queue
     from inferq.task import State, Submission, Task, TaskResult
 
 _HOME = {
+    "inferq.client": ("AsyncClient",),
     "inferq.clock": ("Clock", "Now"),
     "inferq.config": ("BackendSettings", "Settings"),
     "inferq.engine": ("Backend",),
@@ -85,6 +88,7 @@ _HOME = {
     "inferq.opening": ("aconnect", "connect"),
     "inferq.queue": ("AsyncQueue", "QueueStats"),
     "inferq.store": ("Filter", "LoggedChunk", "Page", "Position"),
+    "inferq.sync.client": ("Client",),
     "inferq.sync.handle": ("Handle",),
     "inferq.sync.queue": ("Queue",),
     "inferq.task": ("State", "Submission", "Task", "TaskResult"),
@@ -94,6 +98,7 @@ _WHERE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Answer",
     "ApiError",
+    "AsyncClient",
     "AsyncHandle",
     "AsyncQueue",
     "Backend",
@@ -101,6 +106,7 @@ __all__ = [
     "Call",
     "Chunk",
     "ClaimLost",
+    "Client",
     "Clock",
     "ConfigError",
     "ConnectFailed",

@@ -74,16 +74,9 @@ def located(error: Exception) -> InvalidTask:
 
 def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str | None], Executor], *, max_bytes: int) -> NewTask:
     """Check everything and make it ready to be kept; nothing is stored when this raises (InvalidTask and its kinds)."""
-    submission = submission_from(given)
-    if not _is_plain(submission):
-        if submission is given:
-            # It was built by hand, and structs do not check what they are built from.
-            _check_types(submission)
-        _check_own_rules(submission)
+    submission = _checked(given)
     executor = executor_of(submission.executor, submission.backend)
-    for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
-        if value:
-            check_json(value, name)
+    _check_values(submission)
     spec = _encoded(submission)
     if len(spec) > max_bytes:
         raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
@@ -116,6 +109,30 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
         batch=submission.batch,
         labels=labels_of(submission),
     )
+
+
+def checked(given: Submission | Mapping[str, Any]) -> Submission:
+    """Check all that needs no executor, as whoever sends it elsewhere must: what JSON would lose or garble is refused here."""
+    submission = _checked(given)
+    _check_values(submission)
+    _encoded(submission)
+    return submission
+
+
+def _checked(given: Submission | Mapping[str, Any]) -> Submission:
+    submission = submission_from(given)
+    if not _is_plain(submission):
+        if submission is given:
+            # It was built by hand, and structs do not check what they are built from.
+            _check_types(submission)
+        _check_own_rules(submission)
+    return submission
+
+
+def _check_values(submission: Submission) -> None:
+    for name, value in (("payload", submission.payload), ("options", submission.options), ("metadata", submission.metadata)):
+        if value:
+            check_json(value, name)
 
 
 @lru_cache(maxsize=4096)

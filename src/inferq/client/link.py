@@ -85,7 +85,7 @@ class Link:
             response = await request.send()
             text = bytes(await response.bytes())
         except Exception as error:  # noqa: BLE001 - raised again in our words
-            _raise_meaning(error, self.origin, timeout)
+            _raise_meaning(error, self.origin)
         return Reply(response.status, dict(response.headers.items()), text)
 
     @asynccontextmanager
@@ -177,16 +177,16 @@ def _is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _raise_meaning(error: Exception, origin: str, timeout: float | None = None) -> NoReturn:
+def _raise_meaning(error: Exception, origin: str) -> NoReturn:
     """Raises what an error of the library means; any other error again."""
     from pyreqwest.exceptions import DetailedPyreqwestError
 
     if isinstance(error, DetailedPyreqwestError):
-        raise _meaning(error, origin, timeout) from error
+        raise _meaning(error, origin) from error
     raise error
 
 
-def _meaning(error: DetailedPyreqwestError, origin: str, timeout: float | None) -> TransportError:
+def _meaning(error: DetailedPyreqwestError, origin: str) -> TransportError:
     from pyreqwest import exceptions as theirs
 
     causes = [cause["message"] for cause in error.details["causes"] or ()]
@@ -195,7 +195,7 @@ def _meaning(error: DetailedPyreqwestError, origin: str, timeout: float | None) 
     if "client error (Connect)" in causes:
         return ConnectFailed(f"No server at {origin} ({why}). Start one with `inferq serve` or set INFERQ_URL.")
     if isinstance(error, theirs.RequestTimeoutError):
-        return RequestTimeout(f"{origin} did not answer" + (f" within {timeout:g} s" if timeout is not None else " in time"))
+        return RequestTimeout(f"{origin} did not answer in time")
     if isinstance(error, theirs.DecodeError) and not any("end of file" in cause for cause in causes):
         return ProtocolError(f"{origin} answered with something that is not HTTP ({why})")
     if isinstance(error, theirs.ClientClosedError):

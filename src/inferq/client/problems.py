@@ -7,54 +7,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from inferq.errors import (
     ApiError,
-    ClaimLost,
+    ExecutorError,
     Forbidden,
     InferqError,
     InvalidTask,
+    PayloadTooLarge,
     ProtocolError,
     RateLimited,
     Rejected,
-    TaskCancelled,
-    TaskFailed,
+    TransportError,
     Unauthenticated,
 )
-
-
-class Detail(msgspec.Struct):
-    """One thing that was wrong: a JSON pointer into the body, or the name of a parameter."""
-
-    detail: str = ""
-    pointer: str = ""
-    parameter: str = ""
-
-
-class Problem(msgspec.Struct):
-    """What a server says of a refusal."""
-
-    title: str = ""
-    status: int = 0
-    detail: str = ""
-    code: str = ""
-    errors: list[Detail] = []
-    request_id: str = ""
-    retry_after: float | None = None
-    task_id: str = ""
-    reason: str = ""
-    failure: str = ""
-    attempts: int = 0
+from inferq.wire.native import Problem
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, origin: str) -> InferqError:
     """The error that an answer with a status from 400 on means."""
     problem = _problem(body)
     hint = _hint(problem, headers)
-    if problem is None or not problem.code:
+    if problem is None:
         made = _plain(status, body, origin, hint)
         made.request_id = headers.get("x-request-id", "")
         return made
@@ -66,12 +43,15 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, origin: str) 
 
 
 def field_of(pointer: str) -> str:
-    """`payload.messages[0].role` for the JSON pointer `/payload/messages/0/role` (RFC 6901); `submissions[1]` begins with `[1]`."""
+    """`payload.messages[0].role` for the JSON pointer `/payload/messages/0/role` (RFC 6901).
+
+    What begins with a number stands in a list of submissions.
+    """
     made = ""
     for part in pointer.removeprefix("#").split("/")[1:]:
         part = part.replace("~1", "/").replace("~0", "~")
         made += f"[{part}]" if part.isdigit() else f".{part}" if made else part
-    return made
+    return f"submissions{made}" if made.startswith("[") else made
 
 
 def retry_after_of(error: InferqError) -> float | None:
@@ -116,25 +96,25 @@ def _plain(status: int, body: bytes, origin: str, hint: float | None) -> InferqE
 
 
 def _make(kind: type[InferqError], message: str, problem: Problem, hint: float | None) -> InferqError:
-    if issubclass(kind, InvalidTask):
-        first = problem.errors[0] if problem.errors else Detail()
-        field = field_of(first.pointer) or first.parameter
-        # The server's text already begins with the field, as the error's own does.
-        made = kind(message.removeprefix(f"{field}: "), field=field)
-        made.args = (message,)
-        return made
-    if issubclass(kind, Rejected):
-        return kind(message, retry_after=hint)
-    if issubclass(kind, ClaimLost):
-        return kind(message, reason=problem.reason or "superseded")
-    if issubclass(kind, TaskFailed):
-        return kind(message, task_id=problem.task_id, failure=problem.failure or "internal", attempts=problem.attempts)
-    if issubclass(kind, TaskCancelled):
-        return kind(message, task_id=problem.task_id, reason=problem.reason)
-    if issubclass(kind, ApiError):
-        return kind(message, code=problem.code)
-    make: Callable[[str], InferqError] = kind
-    return make(message)
+    """The error with all that its class takes and the problem tells."""
+    import inspect
+
+    first = problem.errors[0] if problem.errors else None
+    field = "" if first is None else field_of(first.pointer or "") or first.parameter or ""
+    told = {
+        "field": field,
+        "retry_after": hint,
+        "code": problem.code,
+        "reason": problem.reason or "",
+        "task_id": problem.task_id or "",
+        "failure": problem.failure or "internal",
+        "attempts": problem.attempts or 0,
+    }
+    taken = inspect.signature(kind.__init__).parameters
+    make: Callable[..., InferqError] = kind
+    made = make(message, **{name: value for name, value in told.items() if name in taken})
+    made.args = (message,)  # as the server wrote it: it names the field already
+    return made
 
 
 def _tree(kind: type[InferqError]) -> Iterator[type[InferqError]]:
@@ -144,15 +124,11 @@ def _tree(kind: type[InferqError]) -> Iterator[type[InferqError]]:
 
 
 def _codes() -> dict[str, type[InferqError]]:
-    from inferq.errors import ExecutorError, TransportError
-
-    # Only errors that can have happened at the server; of several with one code the most general one that stands for it.
-    return {
-        kind.code: kind
-        for kind in _tree(InferqError)
-        if "code" in vars(kind) and not issubclass(kind, ExecutorError | TransportError) and kind.__module__ == "inferq.errors"
-    }
+    """The class of each code, of errors that can have happened at a server; of several with one code what a queue itself raises."""
+    known = [kind for kind in _tree(InferqError) if "code" in vars(kind) and not issubclass(kind, ExecutorError | TransportError)]
+    found = {kind.code: kind for kind in known}
+    return found | {kind.code: kind for kind in (InvalidTask, PayloadTooLarge)}
 
 
-_BY_CODE: Final[Mapping[str, Any]] = _codes() | {"bad_request": InvalidTask}
-_BY_STATUS: Final[Mapping[int, Any]] = {400: InvalidTask, 401: Unauthenticated, 403: Forbidden, 413: InvalidTask, 429: RateLimited}
+_BY_CODE: Final[Mapping[str, type[InferqError]]] = _codes()
+_BY_STATUS: Final[Mapping[int, type[InferqError]]] = {401: Unauthenticated, 403: Forbidden, 429: RateLimited}

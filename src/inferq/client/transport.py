@@ -14,7 +14,7 @@ import msgspec
 from inferq.client.link import Link, Reply, StreamedReply
 from inferq.client.problems import error_of, retry_after_of
 from inferq.config.secret import Secret
-from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, QueueFull, RequestTimeout, TransportError
+from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, QueueFull, RequestTimeout
 
 T = TypeVar("T")
 
@@ -124,6 +124,11 @@ class Transport:
     def origin(self) -> str:
         return self._link.origin
 
+    @property
+    def met(self) -> bool:
+        """Whether the server has ever answered."""
+        return self._met
+
     async def close(self) -> None:
         await self._link.close()
 
@@ -134,13 +139,16 @@ class Transport:
     async def send(self, request: Request, *, timeout: float | None = None) -> Reply:
         """The answer of a request that succeeded. Raises what the server refused it with, or TransportError."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + (self.timeout if timeout is None else timeout)
+        limit = self.timeout if timeout is None else timeout
+        until = loop.time() + limit
         pauses = self.backoff()
         tries = 0
         while True:
             try:
                 return await self._once(request, until - loop.time())
-            except (InferqError, TransportError) as error:
+            except RequestTimeout as error:
+                raise RequestTimeout(f"{self.origin} did not answer within {limit:g} s") from error
+            except InferqError as error:
                 pause = pauses.next()
                 hint = retry_after_of(error)
                 if hint is not None:
@@ -164,8 +172,8 @@ class Transport:
             return self._met
         if isinstance(error, ConnectionLost):
             return request.again
-        if isinstance(error, RequestTimeout | QueueFull):
-            return False  # its time is up; a full queue is an answer, and what to do about it is the caller's choice
+        if isinstance(error, QueueFull):
+            return False  # a full queue is an answer, and what to do about it is the caller's choice
         return request.again and error.status in (429, 502, 503, 504)
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> InferqError:

@@ -151,7 +151,11 @@ class Submitted(msgspec.Struct, omit_defaults=True):
 
 
 class TaskView(msgspec.Struct, omit_defaults=True):
-    """A task, its submission flattened (GET /api/tasks/{id}). `task()` makes the library's Task of it again."""
+    """A task, its submission flattened (GET /api/tasks/{id}). `task()` makes the library's Task of it again.
+
+    `backend` and `remote` are what was asked for; `ran_on` is the backend of the latest attempt, and `executed_on` the same, but `local`
+    for all that are not remote.
+    """
 
     id: str
     seq: int
@@ -191,6 +195,8 @@ class TaskView(msgspec.Struct, omit_defaults=True):
     finished: int | None = None
     code: FailureCode | None = None
     error: str = ""
+    ran_on: str | None = None
+    executed_on: str | None = None
     given_estimate: int | None = None
     given_size: Size | None = None
 
@@ -198,11 +204,13 @@ class TaskView(msgspec.Struct, omit_defaults=True):
         """The same as the library has it."""
         spec = Submission(**{name: getattr(self, name) for name in _SPEC}, estimate=self.given_estimate, size=self.given_size)
         flow = FlowKey(self.lane, self.priority, self.size, self.tenant)
-        return Task(flow=flow, spec=spec, **{name: getattr(self, name) for name in _TASK})
+        made = Task(flow=flow, spec=spec, **{name: getattr(self, name) for name in _TASK})
+        made.backend, made.remote = self.ran_on, self.ran_on is not None and self.executed_on != "local"
+        return made
 
 
 _SPEC: Final = tuple(name for name in Submission.__struct_fields__ if name not in ("estimate", "size"))
-_TASK: Final = tuple(name for name in Task.__struct_fields__ if name not in ("flow", "spec"))
+_TASK: Final = tuple(name for name in Task.__struct_fields__ if name not in ("flow", "spec", "backend", "remote"))
 
 
 def task_view(task: Task, *, payload: bool = True) -> TaskView:
@@ -213,6 +221,7 @@ def task_view(task: Task, *, payload: bool = True) -> TaskView:
     fields.update(priority=flow.priority, lane=flow.lane, size=flow.size, tenant=flow.tenant)
     if not payload:
         fields["payload"] = {}
+    fields.update(ran_on=task.backend, executed_on=task.executed_on)
     return TaskView(**fields, given_estimate=spec.estimate, given_size=spec.size)
 
 

@@ -1,0 +1,348 @@
+"""The door of a queue behind a server: every method is a request to it."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from inferq.client.files import save_new
+from inferq.client.filters import query_text
+from inferq.client.follow import Patience, follow
+from inferq.client.transport import Query, Request, Transport, get, post
+from inferq.clock import SystemClock, seconds
+from inferq.config.secret import Secret
+from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, checked_text, is_text
+from inferq.errors import InferqError, InvalidTask, ProtocolError, StoreClosed, TaskNotFound, WaitTimeout
+from inferq.events import Event, type_filter
+from inferq.handle import AsyncHandle, Duration
+from inferq.intake import checked, checked_priority
+from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
+from inferq.task import AttemptRecord, Submission, Task, TaskResult, new_id
+from inferq.wire.native import (
+    ChunkView,
+    Explained,
+    Listing,
+    StatsView,
+    Submitted,
+    TaskView,
+    position_from,
+    position_text,
+)
+
+_LARGEST_PAGE: Final = 10_000
+_POLL: Final = 25.0
+"""Seconds that one request waits for a task's end; longer ones are cut by proxies."""
+_AT_ONCE: Final = 16
+"""Requests of one call that are out at the same time."""
+
+
+class AsyncClient(AsyncDoor):
+    """The queue of a server, as if it were in this program.
+
+        async with AsyncClient("http://127.0.0.1:7125", api_key="iq_...") as queue:
+            task = await queue.chat("smollm2", "Why is the sky blue?", executor="llamacpp")
+            print((await task.result()).text)
+
+    `connect_timeout` bounds each connecting, `timeout` a request with its retries; waiting for a task or following a stream has no
+    limit of its own. Only what cannot do harm is asked again, up to `retries` times: questions, and submits, which carry an idempotency
+    key for that. Waits and streams survive an absence of the server, such as a restart, of up to `patience`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | Secret | None = None,
+        timeout: Duration = 30.0,
+        connect_timeout: Duration = 5.0,
+        retries: int = 3,
+        patience: Duration = 60.0,
+    ) -> None:
+        super().__init__()
+        self._clock = SystemClock()
+        self._patience = seconds(patience)
+        self._transport = Transport(
+            url,
+            api_key=Secret(api_key) if isinstance(api_key, str) else api_key,
+            timeout=seconds(timeout),
+            connect_timeout=seconds(connect_timeout),
+            retries=retries,
+        )
+        self._open = False
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.url!r})"
+
+    # coming and going ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Be ready to ask; the server is not contacted before it is needed. Idempotent."""
+        self._open = True
+
+    async def close(self, grace: Duration | None = None) -> None:  # noqa: ARG002 - a client has nothing to hand back
+        """End what it waits for and close its connections. Idempotent."""
+        if self._open:
+            self._open = False
+            await self._drop_all()
+            await self._transport.close()
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    @property
+    def transport(self) -> Transport:
+        """What carries requests to the server. Raises StoreClosed."""
+        if not self._open:
+            raise StoreClosed("expected an open client; use `async with AsyncClient(...)` or call start() first")
+        return self._transport
+
+    # submit ----------------------------------------------------------------------------------------------------------
+
+    async def _submit_one(self, submission: Submission) -> AsyncHandle:
+        request = post("tasks", json=_body(submission), again=True)
+        return AsyncHandle(self, (await self.transport.ask(request, Submitted)).id)
+
+    async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
+        """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
+        given_all: Any = submissions
+        if not isinstance(given_all, Iterable) or isinstance(given_all, str | bytes | Mapping):
+            raise InvalidTask(f"expected a list of submissions, got {type(given_all).__name__}", field="submissions")
+        bodies = []
+        for index, given in enumerate(submissions):
+            try:
+                bodies.append(_body(given))
+            except InvalidTask as error:
+                raise _in_list(error, index) from None
+        if not bodies:
+            return []
+        kept = await self.transport.ask(post("tasks", json=bodies, again=True), Listing[Submitted])
+        return [AsyncHandle(self, one.id) for one in kept.items]
+
+    # ask -------------------------------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Task:
+        """Raises TaskNotFound."""
+        return (await self.transport.ask(get("tasks", _id(id)), TaskView)).task()
+
+    async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
+        """One page, newest first; pass the page's `after` to go on."""
+        if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
+            raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
+        if after is not None and type(after) is not int:
+            raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
+        query: Query = {"q": query_text(where) if where is not None else None, "limit": limit, "after": after}
+        page = await self.transport.ask(get("tasks", query=query), Listing[TaskView])
+        return Page([view.task() for view in page.items], None if page.next is None else int(page.next))
+
+    async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
+        """Ended attempts of a task, first to last."""
+        return (await self.transport.ask(get("tasks", _id(id), "attempts"), Listing[AttemptRecord])).items
+
+    async def stats(self) -> QueueStats:
+        """Counts, from maintained counters."""
+        view = await self.transport.ask(get("stats"), StatsView)
+        return QueueStats(
+            states=view.states,
+            total=view.total,
+            pending_by_priority={int(priority): count for priority, count in view.pending_by_priority.items()},
+            pending_by_lane=view.pending_by_lane,
+            workers_active=view.workers_active,
+            workers_idle=view.workers_idle,
+            paused=view.paused,
+        )
+
+    async def why(self, id: str) -> str:
+        """One line that says what a task waits for."""
+        return (await self.transport.ask(get("tasks", _id(id), "why"), Explained)).why
+
+    # wait and watch --------------------------------------------------------------------------------------------------
+
+    async def wait(self, id: str, timeout: Duration | None = None) -> Task:
+        """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
+        limit = checked_seconds(timeout, "timeout")
+        loop = asyncio.get_running_loop()
+        until = None if limit is None else loop.time() + limit
+        bearing = Patience(self.transport, self._patience)
+        while True:
+            left = _POLL if until is None else min(_POLL, until - loop.time())
+            if left < 0 and limit is not None:
+                raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later")
+            asked = loop.time()
+            error: InferqError | None = None
+            try:
+                task = await self._look(id, max(left, 0.0))
+            except InferqError as failure:
+                error = failure
+            else:
+                bearing.relieve()
+                if task.state.is_final:
+                    return task
+                if loop.time() - asked >= left / 2:
+                    bearing.progress()
+                    continue
+            # Lost, or answered before its time, as a server does that closes: not again at once.
+            await bearing.bear(error)
+
+    async def _look(self, id: str, wait: float) -> Task:
+        request = get("tasks", _id(id), query={"wait": round(wait, 3)})
+        view = await self.transport.ask(request, TaskView, timeout=wait + self.transport.timeout)
+        return view.task()
+
+    async def _result_of(self, id: str) -> TaskResult:
+        return await self.transport.ask(get("tasks", _id(id), "result"), TaskResult)
+
+    async def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound.
+
+        A lost connection is made again and goes on after the last chunk that came.
+        """
+        transport = self.transport
+
+        def request(place: str | None) -> Request:
+            asked = get("tasks", _id(id), "stream")
+            return asked if place is None else msgspec.structs.replace(asked, headers={"Last-Event-ID": place})
+
+        place = None if after == Position() else position_text(after)
+        async with aclosing(follow(transport, request, place, patience=self._patience)) as events:
+            async for event in events:
+                if event.id is None:
+                    continue
+                logged = transport.decoded(event.data, ChunkView).logged(_position(transport, event.id))
+                yield logged
+                if logged.chunk.kind == "end":
+                    return
+
+    async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
+        """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
+
+        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
+        """
+        wanted = type_filter(types)
+        transport = self.transport
+
+        def request(place: str | None) -> Request:
+            return get("events", query={"type": builtins.list(types), "after": place, "follow": True})
+
+        async with aclosing(follow(transport, request, None if after is None else str(after), patience=self._patience)) as found:
+            async for entry in found:
+                if entry.id is None or not entry.data:
+                    continue
+                event: Event = transport.decoded(entry.data, Event)  # type: ignore[arg-type]  # a union is a type to msgspec
+                if wanted(event.type):
+                    yield event
+
+    def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
+        """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
+        wanted = type_filter(types)
+
+        async def tell() -> None:
+            async for event in self.events():
+                if wanted(event.type):
+                    callback(event)
+
+        task = asyncio.create_task(tell())
+        self.keep(task)
+
+        def stop() -> None:
+            task.cancel()
+
+        return stop
+
+    # change ----------------------------------------------------------------------------------------------------------
+
+    async def cancel(self, *ids: str, reason: str = "") -> None:
+        """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
+        body = {"reason": checked_text(reason, "reason", empty=True)}
+        await self._each(ids, lambda one: post("tasks", one, "cancel", json=body))
+
+    async def set_priority(self, id: str, priority: int | str) -> None:
+        """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
+        body = {"priority": checked_priority(priority)}
+        await self.transport.send(post("tasks", _id(id), "priority", json=body, again=True))
+
+    async def retry(self, *ids: str) -> None:
+        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
+        await self._each(ids, lambda one: post("tasks", one, "retry"))
+
+    async def _each(self, ids: tuple[str, ...], request: Callable[[str], Request]) -> None:
+        """Make a change of every task; of none when one of them does not exist. The first refusal is raised when all are done."""
+        once = [*dict.fromkeys(checked_ids(ids))]
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def bounded(asked: Request) -> InferqError | None:
+            async with slots:
+                try:
+                    await self.transport.send(asked)
+                except InferqError as error:
+                    return error
+            return None
+
+        if len(once) > 1:
+            for missing in await asyncio.gather(*(bounded(get("tasks", _id(id))) for id in once)):
+                if missing is not None:
+                    raise missing
+        for refused in await asyncio.gather(*(bounded(request(_id(id))) for id in once)):
+            if refused is not None:
+                raise refused
+
+    async def pause(self, scope: str = "*") -> None:
+        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
+        await self.transport.send(post("pause", json={"scope": checked_text(scope, "scope")}, again=True))
+
+    async def resume(self, scope: str = "*") -> None:
+        """Undo `pause` of the same scope."""
+        await self.transport.send(post("resume", json={"scope": checked_text(scope, "scope")}, again=True))
+
+    async def paused(self) -> frozenset[str]:
+        """Paused scopes."""
+        return frozenset((await self.stats()).paused)
+
+    # the store -------------------------------------------------------------------------------------------------------
+
+    async def backup(self, path: str | Path) -> None:
+        """A consistent copy into a new file on this machine, while work goes on. Raises StoreError when the file exists."""
+        async with self.transport.stream(get("store", "backup")) as reply:
+            await save_new(Path(path), reply.chunks())
+
+    async def check(self) -> builtins.list[str]:
+        """What is wrong with the store; empty when it is sound."""
+        return (await self.transport.ask(post("store", "check", again=True), Listing[str])).items
+
+    async def store_stats(self) -> StoreStats:
+        """What the store says of itself, for operators."""
+        return await self.transport.ask(get("store"), StoreStats)
+
+
+def _body(given: Submission | Mapping[str, Any]) -> dict[str, Any]:
+    """A submission for the wire, with an idempotency key, so that it can be sent again when its answer is lost. Raises InvalidTask."""
+    submission = checked(given)
+    body: dict[str, Any] = msgspec.to_builtins(submission)
+    body["stream"] = submission.stream
+    body.setdefault("key", f"client-{new_id()}")
+    return body
+
+
+def _in_list(error: InvalidTask, index: int) -> InvalidTask:
+    error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
+    error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"
+    return error
+
+
+def _id(id: str) -> str:
+    if not is_text(id) or not id:
+        raise TaskNotFound(f"expected the id of a task, got {id!r}")
+    return id
+
+
+def _position(transport: Transport, id: str) -> Position:
+    try:
+        return position_from(id)
+    except ValueError as error:
+        raise ProtocolError(f"{transport.origin} sent a stream with a wrong place: {error}") from error

@@ -1,0 +1,157 @@
+"""Every method of the client against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from misbehaving import Proxy
+from served import Open, Site
+
+import inferq
+from inferq import AsyncClient, State, Submission, TaskFailed, TaskResult
+from inferq.testing import wait_until
+
+
+async def test_cancel_and_retry(site: Site) -> None:
+    await site.client.pause("echo/m")
+    one, two = [await site.client.chat("m", word, executor="echo") for word in ("one", "two")]
+    await site.client.cancel(one.id, two.id, reason="no more")
+    with pytest.raises(inferq.TaskCancelled, match="no more") as caught:
+        await one.result()
+    assert (caught.value.task_id, caught.value.reason) == (one.id, "no more")
+    with pytest.raises(inferq.WrongState):
+        await one.cancel()
+    await two.retry()
+    await site.client.resume("echo/m")
+    assert (await two.result(timeout=10)).text == "two"
+
+
+async def test_a_change_of_several_tasks_is_made_of_none_when_one_is_unknown(site: Site) -> None:
+    await site.client.pause()
+    handle = await site.client.chat("m", "one", executor="echo")
+    with pytest.raises(inferq.TaskNotFound):
+        await site.client.cancel(handle.id, "nobody")
+    assert (await handle.refresh()).state is State.PENDING
+
+
+async def test_a_failed_task_is_the_same_error(site: Site) -> None:
+    handle = await site.client.chat("m", "hello", executor="echo", payload={"fail": ["bad_request"]})
+    with pytest.raises(TaskFailed) as there:
+        await handle.result(timeout=10)
+    with pytest.raises(TaskFailed) as here:
+        await site.queue.result(handle.id)
+    assert (str(there.value), there.value.failure, there.value.attempts) == (str(here.value), here.value.failure, here.value.attempts)
+
+
+async def test_several_in_order_with_failures_in_their_places(site: Site) -> None:
+    def chat(word: str, **more: Any) -> dict[str, Any]:
+        return {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": [{"role": "user", "content": word}], **more}}
+
+    results = await site.client.batch([chat("one"), Submission(**chat("two", fail=["bad_request"])), chat("three")])
+    assert [result.text if isinstance(result, TaskResult) else type(result) for result in results] == ["one", TaskFailed, "three"]
+    assert await site.client.batch([]) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"priority": "urgent"},
+        {"payload": {"x": float("nan")}},
+        {"payload": {"x": object()}},
+        {"timeout": -1},
+        {"at": datetime(2026, 1, 1)},  # noqa: DTZ001 - without a zone, on purpose
+        {"key": ""},
+        {"executor": "nobody"},
+        {"tags": ["a\x00"]},
+        {"metadata": {"\ud800": 1}},
+    ],
+    ids=str,
+)
+async def test_a_mistake_is_the_same_error_on_both_sides(site: Site, wrong: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"executor": "echo", "action": "echo", "model": "m"} | wrong
+    executor, action = given.pop("executor"), given.pop("action")
+    with pytest.raises(inferq.InvalidTask) as here:
+        await site.queue.submit(executor, action, **given)
+    with pytest.raises(inferq.InvalidTask) as there:
+        await site.client.submit(executor, action, **given)
+    assert (type(there.value), there.value.field, str(there.value)) == (type(here.value), here.value.field, str(here.value))
+
+
+async def test_the_same_key_with_another_body_is_refused(site: Site) -> None:
+    first = await site.client.chat("m", "hello", executor="echo", key="k")
+    assert (await site.client.chat("m", "hello", executor="echo", key="k")).id == first.id
+    with pytest.raises(inferq.DuplicateKey):
+        await site.client.chat("m", "other", executor="echo", key="k")
+
+
+async def test_a_task_waits_for_its_time(site: Site) -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    handle = await site.client.chat("m", "later", executor="echo", at=at)
+    task = await handle.refresh()
+    assert (task.state, task.due) == (State.SCHEDULED, round(at.timestamp() * 1000))
+    later = await (await site.client.chat("m", "later", executor="echo", delay="90m")).refresh()
+    assert abs((later.due or 0) - later.created - 90 * 60_000) < 5_000
+
+
+async def test_waiting_ends_with_its_own_error_and_the_task_goes_on(site: Site) -> None:
+    await site.client.pause()
+    handle = await site.client.chat("m", "hello", executor="echo")
+    with pytest.raises(inferq.WaitTimeout, match="goes on"):
+        await handle.result(timeout=0.05)
+    waiting = asyncio.create_task(handle.result())
+    await site.client.resume()
+    assert (await waiting).text == "hello"
+    with pytest.raises(inferq.TaskNotFound):
+        await site.client.wait("nobody")
+
+
+async def test_a_reply_that_is_lost_after_the_commit_costs_no_second_task(site: Site) -> None:
+    async with Proxy(site.server.port) as proxy, AsyncClient(proxy.url) as client:
+        proxy.cut_replies = 2
+        handle = await client.chat("m", "once", executor="echo")
+        assert proxy.forwarded == 3
+        assert (await handle.result(timeout=10)).text == "once"
+        proxy.cut_replies = 1
+        several = await client.submit_many([{"executor": "echo", "action": "echo", "payload": {"n": n}} for n in range(3)])
+        assert [(await one.result(timeout=10)).data for one in several] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert (await site.queue.stats()).total == 4
+
+
+async def test_many_may_wait_at_once(site: Site) -> None:
+    handles = await site.client.submit_many([{"executor": "echo", "action": "echo", "payload": {"n": n}} for n in range(100)])
+    results = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
+    assert [result.data["n"] for result in results] == list(range(100))
+
+
+async def test_connect_chooses_by_the_address(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await inferq.aconnect(site.url) as there, await inferq.aconnect(str(tmp_path / "inferq.db"), work=False) as here:
+        handle = await there.chat("m", "hello", executor="echo")
+        assert (await here.result(handle.id, timeout=10)).text == "hello"
+        assert (there.url, isinstance(here, inferq.AsyncQueue)) == (site.url, True)
+    monkeypatch.setenv("INFERQ_URL", site.url)
+
+    def plain() -> str | None:
+        with inferq.connect() as queue:
+            return queue.result(handle.id).text
+
+    assert await asyncio.to_thread(plain) == "hello"
+
+
+async def test_a_client_leaves_nothing_behind(open_site: Open, count_open_files: Callable[[], int]) -> None:
+    site = await open_site()
+
+    async def use() -> None:
+        async with AsyncClient(site.url) as client:
+            handles = [await client.chat("m", "hello", executor="echo") for _ in range(5)]
+            await asyncio.gather(*(handle.result(timeout=10) for handle in handles))
+
+    await use()  # the store opens its readers, the library its runtime
+    before = count_open_files()
+    for _ in range(10):
+        await use()
+    await wait_until(lambda: count_open_files() <= before + 5, what="the connections of ten clients to be closed")

@@ -1,0 +1,67 @@
+"""A queue here and a queue behind a server are one interface: what works embedded works remotely with only the address changed."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from inferq import AsyncClient, AsyncQueue, Client, Handle, Queue
+from inferq.door import AsyncDoor
+
+ENGINE = {"reconfigure", "run_until_stopped", "settings", "start_work", "stop", "store"}
+"""What only a queue has that runs tasks in this process."""
+CARRIER = {"transport", "asynchronous", "begin", "call", "tell"}
+"""How a face is built, not what it offers."""
+GROUPS = {"schedules", "batches", "webhooks", "keys", "backends", "operations"}
+"""Methods in groups, which are compared as groups."""
+PAIRS = [pytest.param(AsyncQueue, AsyncClient, id="async"), pytest.param(Queue, Client, id="blocking")]
+
+
+def offered(face: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for cls in reversed(face.__mro__):
+        if cls.__module__.startswith("inferq."):
+            found |= {name: value for name, value in vars(cls).items() if not name.startswith("_")}
+    return {name: value for name, value in found.items() if name not in ENGINE | CARRIER | GROUPS}
+
+
+def shape(method: Callable[..., Any]) -> list[tuple[str, Any, Any, Any]]:
+    """Name, kind, default and type of each parameter, and the type of the answer."""
+    hints = typing.get_type_hints(method)
+    made = [(p.name, p.kind, p.default, hints.get(p.name)) for p in inspect.signature(method).parameters.values()]
+    return [*made, ("return", None, None, _plain(hints.get("return")))]
+
+
+def _plain(answer: Any) -> Any:
+    """An asynchronous generator is an iterator to whoever reads it."""
+    origin = typing.get_origin(answer)
+    return (AsyncIterator, typing.get_args(answer)[0]) if isinstance(origin, type) and issubclass(origin, AsyncIterator) else answer
+
+
+@pytest.mark.parametrize(("here", "there"), PAIRS)
+def test_both_have_the_same_methods(here: type, there: type) -> None:
+    assert sorted(offered(here)) == sorted(offered(there))
+
+
+METHODS = [
+    pytest.param(getattr(here, name), getattr(there, name), id=f"{there.__name__}.{name}")
+    for here, there in ((AsyncQueue, AsyncClient), (Queue, Client))
+    for name in sorted(set(offered(here)) & set(offered(there)))
+    if inspect.isfunction(getattr(here, name))
+]
+
+
+@pytest.mark.parametrize(("here", "there"), METHODS)
+def test_a_method_takes_and_gives_the_same_types(here: Callable[..., Any], there: Callable[..., Any]) -> None:
+    assert shape(here) == shape(there)
+    assert inspect.iscoroutinefunction(here) == inspect.iscoroutinefunction(there)
+
+
+def test_a_task_in_the_hand_works_with_either() -> None:
+    assert issubclass(AsyncQueue, AsyncDoor)
+    assert issubclass(AsyncClient, AsyncDoor)
+    assert inspect.signature(Handle.__init__).parameters["queue"].annotation == "Door[Any]"
