@@ -23,9 +23,11 @@ Duration = float | str | timedelta
 MOST_FIRES: Final = 1000
 """How many fires one preview may ask for."""
 LONGEST_NAME: Final = 200
+_TAKEN: Final = ("preview", ".", "..")
+"""Names that have another meaning in the server's addresses."""
 
 
-class ScheduleBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class ScheduleFields(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What a user may say about a schedule. Durations are seconds, or texts such as `10m`.
 
     `task` is the template of its tasks, as in a submission; `start_within` and `end_within` bound each task from when it is made.
@@ -46,7 +48,7 @@ class ScheduleBody(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     metadata: dict[str, Any] = {}
 
 
-FIELDS: Final = tuple(name for name in ScheduleBody.__struct_fields__ if name != "name")
+FIELDS: Final = tuple(name for name in ScheduleFields.__struct_fields__ if name != "name")
 """What `update` may change."""
 
 
@@ -75,7 +77,7 @@ class SchedulesDoor(ABC):
 
         `task` is the template of its tasks, checked like a submission. Raises InvalidTask naming the field.
         """
-        body = ScheduleBody(
+        body = ScheduleFields(
             name=name,
             expression=expression,
             task=template_fields(task),
@@ -92,7 +94,7 @@ class SchedulesDoor(ABC):
         return await self._put(body, replace=replace)
 
     @abstractmethod
-    async def _put(self, body: ScheduleBody, *, replace: bool) -> Schedule:
+    async def _put(self, body: ScheduleFields, *, replace: bool) -> Schedule:
         """Check and keep it."""
 
     @abstractmethod
@@ -173,13 +175,13 @@ def checked_duration(value: Duration, field: str) -> float:
         raise InvalidTask(str(error), field=field) from None
 
 
-def checked_body(body: ScheduleBody) -> ScheduleBody:
+def checked_fields(body: ScheduleFields) -> ScheduleFields:
     """The body with its durations as seconds. Raises InvalidTask for all that can be seen without a queue."""
     name: Any = body.name
     if not isinstance(name, str) or not name.strip() or name != name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
         raise InvalidTask(f"expected 1 to {LONGEST_NAME} printable characters without blanks around them, got {name!r}", field="name")
-    if "/" in name:
-        raise InvalidTask(f"expected a name without `/`, got {name!r}", field="name")
+    if "/" in name or name in _TAKEN:
+        raise InvalidTask(f"expected a name without `/` and other than {', '.join(_TAKEN)}, got {name!r}", field="name")
     checked_times(body.expression, body.tz)
     for field, known in (("misfire", MISFIRES), ("overlap", OVERLAPS)):
         value = getattr(body, field)
@@ -224,7 +226,8 @@ def template_fields(task: Submission | Mapping[str, Any]) -> dict[str, Any]:
     """A template as JSON-ready fields. The forerunners' `type` (chat, generate, embed) stands for the executor ollama and that action."""
     if isinstance(task, Submission):
         made: dict[str, Any] = msgspec.to_builtins(task)
-        return made
+        # Left out it would be read as the action's own default.
+        return made | {"stream": task.stream}
     if not isinstance(task, Mapping):
         raise InvalidTask(f"expected a Submission or a mapping with executor, action and payload, got {type(task).__name__}", field="task")
     fields = dict(task)
@@ -240,7 +243,7 @@ def template_fields(task: Submission | Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def template_of(body: ScheduleBody) -> Submission:
+def template_of(body: ScheduleFields) -> Submission:
     """The template as a submission. Raises InvalidTask naming the field, such as `task.payload`."""
     try:
         submission = submission_from(template_fields(body.task))

@@ -11,7 +11,7 @@ import msgspec
 
 from inferq.clock import Clock
 from inferq.door import is_text
-from inferq.doors.schedules import ScheduleBody, SchedulesDoor, checked_body, in_task, template_of
+from inferq.doors.schedules import ScheduleFields, SchedulesDoor, checked_fields, in_task, template_fields, template_of
 from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, StaleRecord
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Door
@@ -52,7 +52,7 @@ class Schedules(SchedulesDoor):
         self._max_bytes = max_bytes
         self._max_queue_size = max_queue_size
 
-    async def _put(self, body: ScheduleBody, *, replace: bool) -> Schedule:
+    async def _put(self, body: ScheduleFields, *, replace: bool) -> Schedule:
         wanted = self._checked(body)
 
         def merged(before: Schedule | None) -> Schedule:
@@ -64,9 +64,9 @@ class Schedules(SchedulesDoor):
 
         return await self._change(body.name, merged)
 
-    def _checked(self, body: ScheduleBody) -> Schedule:
+    def _checked(self, body: ScheduleFields) -> Schedule:
         """The schedule that the body asks for, not counting yet."""
-        body = checked_body(body)
+        body = checked_fields(body)
         template = template_of(body)
         check_json(body.metadata, "metadata")
         now = self._clock.read().wall
@@ -75,7 +75,7 @@ class Schedules(SchedulesDoor):
             admitted = admit(task, self._executor_of, max_bytes=self._max_bytes)
         except InvalidTask as error:
             raise in_task(error) from None
-        fields = {name: getattr(body, name) for name in ScheduleBody.__struct_fields__} | {"task": template}
+        fields = {name: getattr(body, name) for name in ScheduleFields.__struct_fields__} | {"task": template}
         return Schedule(id=new_id(), estimate=admitted.estimate, size=admitted.flow.size, **fields)
 
     async def _update(self, name: str, changes: dict[str, Any]) -> Schedule:
@@ -87,9 +87,9 @@ class Schedules(SchedulesDoor):
             if changes.keys() <= {"enabled"}:
                 # A switch works even where the executor of its task is not installed.
                 return msgspec.structs.replace(before, **changes)
-            fields = {field: getattr(before, field) for field in ScheduleBody.__struct_fields__}
-            fields["task"] = msgspec.to_builtins(before.task)
-            return _merged(before, self._checked(ScheduleBody(**fields | changes)))
+            fields = {field: getattr(before, field) for field in ScheduleFields.__struct_fields__}
+            fields["task"] = template_fields(before.task)
+            return _merged(before, self._checked(ScheduleFields(**fields | changes)))
 
         return await self._change(found.name, changed)
 
@@ -173,7 +173,7 @@ class Schedules(SchedulesDoor):
 
 def _merged(before: Schedule, wanted: Schedule) -> Schedule:
     """What the user wants, with the history of what is there."""
-    fields = {name: getattr(wanted, name) for name in (*ScheduleBody.__struct_fields__, "estimate", "size")}
+    fields = {name: getattr(wanted, name) for name in (*ScheduleFields.__struct_fields__, "estimate", "size")}
     return msgspec.structs.replace(before, **fields)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, operators, page, stats, tasks
+from inferq.server import keys, live, operators, page, schedules, stats, tasks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -14,4 +14,5 @@ ROUTES: Final[list[Route]] = [
     *stats.ROUTES,
     *operators.ROUTES,
     *page.ROUTES,
+    *schedules.ROUTES,
 ]
