@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -21,6 +21,9 @@ from inferq.handle import AsyncHandle, Duration
 from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
 from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.doors.schedules import SchedulesDoor
 
 log: Final = logging.getLogger("inferq.queue")
 
@@ -70,6 +73,11 @@ class AsyncDoor(ABC):
     @abstractmethod
     def url(self) -> str:
         """Where the queue is: a store's URL or a server's address, without secrets."""
+
+    @property
+    @abstractmethod
+    def schedules(self) -> SchedulesDoor:
+        """Tasks that come again at set times."""
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Own a background task: it is awaited or cancelled when the queue closes, and what it raises is logged."""

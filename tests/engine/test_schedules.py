@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,11 +15,14 @@ import pytest
 from places import HOUR, Gated, tuned
 
 from inferq import AsyncQueue, InvalidTask, Queue, State, Submission
+from inferq.doors.schedules import SchedulesDoor
 from inferq.engine.ticker import Ticker
 from inferq.errors import Conflict, RecordNotFound
 from inferq.events import ScheduleFired, ScheduleSkipped
 from inferq.executors.echo import EchoExecutor
 from inferq.schedule import Schedule
+from inferq.store import RecordPut
+from inferq.sync.schedules import Schedules
 from inferq.testing import FakeClock, wait_until
 
 TASK = {"executor": "gated", "action": "work", "payload": {"name": "report of {scheduled_at:%H:%M}"}}
@@ -315,14 +320,10 @@ async def test_two_tickers_make_each_fire_once(tmp_path: Path, clock: FakeClock)
 
 
 async def _together(*looks: Any) -> None:
-    import asyncio
-
     await asyncio.gather(*looks)
 
 
 async def test_an_unreadable_schedule_of_a_newer_version_stops_no_other(queue: AsyncQueue, clock: FakeClock, ticker: Ticker) -> None:
-    from inferq.store import RecordPut
-
     await queue.store.put_record(RecordPut("schedule", "broken", b'{"id": 1}'), clock.read())
     await queue.schedules.put("hourly", "0 * * * *", task=TASK)
     clock.advance(HOUR)
@@ -337,6 +338,16 @@ async def test_a_working_queue_fires_by_itself_and_runs_what_it_made(clock: Fake
         await queue.schedules.put("hourly", "0 * * * *", task=Submission("gated", "work", payload={"name": "{schedule} {fire_count}"}))
         clock.advance(HOUR)
         await wait_until(lambda: gated.ended == ["hourly 1"])
+
+
+def test_both_faces_of_schedules_take_the_same_parameters() -> None:
+    def offered(face: type) -> dict[str, list[tuple[str, Any, Any]]]:
+        methods = {name: value for name, value in vars(face).items() if inspect.isfunction(value) and not name.startswith("_")}
+        return {
+            name: [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()] for name, method in methods.items()
+        }
+
+    assert offered(SchedulesDoor) == offered(Schedules)
 
 
 def test_the_blocking_queue_has_the_same_schedules(tmp_path: Path) -> None:

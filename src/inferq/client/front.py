@@ -7,7 +7,7 @@ import builtins
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -34,6 +34,9 @@ from inferq.wire.native import (
     position_from,
     position_text,
 )
+
+if TYPE_CHECKING:
+    from inferq.doors.schedules import SchedulesDoor
 
 _LARGEST_PAGE: Final = 10_000
 _POLL: Final = 25.0
@@ -102,6 +105,12 @@ class AsyncClient(AsyncDoor):
         if not self._open:
             raise StoreClosed("expected an open client; use `async with AsyncClient(...)` or call start() first")
         return self._transport
+
+    @property
+    def schedules(self) -> SchedulesDoor:
+        from inferq.client.schedules import RemoteSchedules
+
+        return RemoteSchedules(self, self.transport)
 
     # submit ----------------------------------------------------------------------------------------------------------
 

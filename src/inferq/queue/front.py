@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -215,9 +214,8 @@ class AsyncQueue(AsyncDoor):
             self._keys = LocalKeys(self.store, self._clock, self._instant, self._settings.store.retention)
         return self._keys
 
-    @cached_property
+    @property
     def schedules(self) -> SchedulesDoor:
-        """Tasks that come again at set times."""
         from inferq.queue.schedules import Schedules
 
         store = self._settings.store

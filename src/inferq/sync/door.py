@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from inferq.door import AsyncDoor, Moment, QueueStats
 from inferq.errors import StoreClosed, TaskError
@@ -19,6 +19,9 @@ from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.sync.background import Background
 from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.sync.schedules import Schedules
 
 T = TypeVar("T")
 D = TypeVar("D", bound=AsyncDoor)
@@ -94,6 +97,13 @@ class Door(ABC, Generic[D]):
     def url(self) -> str:
         """Where the queue is: a store's URL or a server's address, without secrets."""
         return self.asynchronous.url
+
+    @property
+    def schedules(self) -> Schedules:
+        """Tasks that come again at set times."""
+        from inferq.sync.schedules import Schedules
+
+        return Schedules(self, self.asynchronous.schedules)
 
     # submit ----------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from inferq.sync.door import Door
 if TYPE_CHECKING:
     from inferq.engine import Backend
     from inferq.sync.keys import Keys
-    from inferq.sync.schedules import Schedules
 
 
 class Queue(Door[AsyncQueue]):
@@ -41,13 +40,6 @@ class Queue(Door[AsyncQueue]):
 
     def _make(self) -> AsyncQueue:
         return AsyncQueue(**self._arguments)
-
-    @property
-    def schedules(self) -> Schedules:
-        """Tasks that come again at set times."""
-        from inferq.sync.schedules import Schedules
-
-        return Schedules(self, self.asynchronous.schedules)
 
     def start(self) -> None:
         """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
