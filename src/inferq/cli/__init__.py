@@ -19,6 +19,7 @@ _WORK, _ASK, _CHANGE, _KEEP = "Do work", "Ask", "Change", "Set up and look after
 VERBS = {
     "run": Verb("inferq.cli.run:run", "Ask a model and stream the answer, through the queue.", _WORK),
     "submit": Verb("inferq.cli.submit:submit", "Put a task into the queue.", _WORK),
+    "serve": Verb("inferq.cli.serve:serve", "Serve the queue over HTTP, and run its tasks.", _WORK),
     "work": Verb("inferq.cli.work:work", "Run tasks until stopped.", _WORK),
     "list": Verb("inferq.cli.ask:list_", "List tasks, newest first.", _ASK),
     "status": Verb("inferq.cli.ask:status", "Show the queue's numbers, or where one task stands.", _ASK),
@@ -35,6 +36,7 @@ VERBS = {
     "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
+    "health": Verb("inferq.cli.serve:health", "Ask whether the server is ready.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
     "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),
     "audit": Verb("inferq.cli.keys:audit", "List state-changing calls of servers, newest first.", _KEEP),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inferq.access import LOCAL, Principal
-from inferq.errors import InvalidRequest
+from inferq.errors import InvalidRequest, Rejected
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -59,18 +59,21 @@ class Call:
         return f"{self.scope.get('scheme', 'http')}://{host}{self.scope.get('root_path', '')}"
 
     async def until_gone(self, work: Awaitable[T]) -> T:
-        """Await `work`, but cancel it and raise Gone when the client goes away: for handlers that wait long."""
+        """Await `work`, but cancel it when the client goes away (Gone) or the server stops (Rejected): for handlers that wait long."""
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(self._gone())
+        stopping = asyncio.ensure_future(self.app.stopping.wait())
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, gone, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
+            if stopping.done():
+                raise Rejected("the server stops; ask again", retry_after=1.0)
             raise Gone
         finally:
-            task.cancel()
-            gone.cancel()
-            await asyncio.gather(task, gone, return_exceptions=True)
+            for waiting in (task, gone, stopping):
+                waiting.cancel()
+            await asyncio.gather(task, gone, stopping, return_exceptions=True)
 
     async def _gone(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":

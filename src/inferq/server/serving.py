@@ -1,12 +1,16 @@
-"""Runs the application under uvicorn: bounds that uvicorn lacks, and a stop in the right order."""
+"""Runs the application under uvicorn: bounds that uvicorn lacks, sockets with clear errors, and a stop in the right order."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
+import signal
 import socket
 from asyncio import TimerHandle, Transport
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -14,8 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from inferq.config import ServerSettings
+from inferq.errors import ConfigError
+from inferq.server.guard import is_loopback
 
 if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
     from inferq.server.app import App
 
 _LARGEST_HEADERS = 65_536
@@ -102,6 +109,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: App, *, host: str | None = None, port: int | None = None) -> None:
         settings: ServerSettings = app.settings
         http, websocket = _protocols(app)
+        # Its lines about single connections are of no use to who runs a queue; ours say what matters.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -110,6 +119,8 @@ class Server(uvicorn.Server):
                 http=http,
                 ws=websocket,
                 ws_max_size=_LARGEST_MESSAGE,
+                # A compressing socket holds some 300 KB; a thousand of them would be the server's memory.
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -133,7 +144,18 @@ class Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        return int(self.servers[0].sockets[0].getsockname()[1])
+        """The port it listens on."""
+        return int(self._listening_at()[1])
+
+    @property
+    def url(self) -> str:
+        """Where this machine's programs reach it."""
+        host = self._listening_at()[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}{self.config.root_path}"
+
+    def _listening_at(self) -> Any:
+        return self.servers[0].sockets[0].getsockname()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -145,3 +167,87 @@ class Server(uvicorn.Server):
         self.app.draining = True
         self.app.stopping.set()
         self.should_exit = True
+
+
+async def check_public(queue: AsyncQueue) -> None:
+    """Refuse to listen for others while everybody would be an admin. Raises ConfigError."""
+    settings = queue.settings.server
+    if is_loopback(settings.host) or settings.insecure or await queue.keys.configured():
+        return
+    raise ConfigError(
+        f"expected keys before listening on {settings.host}, where other machines can reach it: make one with `inferq keys create NAME`, "
+        "or say --insecure (server.insecure) where something else keeps strangers out"
+    )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError when the address is taken or is not this machine's."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigError(f"server.host: expected an address of this machine, got {host!r}: {error.strerror or error}") from None
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"server.port: expected a free port, got {port}: something listens on {host}:{port} already (another `inferq serve`?); "
+                "choose another with --port"
+            ) from None
+        raise ConfigError(f"server: cannot listen on {host}:{port}: {error.strerror}") from None
+    return made
+
+
+async def run_until_stopped(server: Server, queue: AsyncQueue, listening: socket.socket, *, ready: Callable[[], object]) -> None:
+    """Serve until SIGINT or SIGTERM. The first: not ready any more, no new claims, running tasks finish within their grace, streams end,
+    connections close. The second: now. `ready` is called when requests are answered."""
+    loop = asyncio.get_running_loop()
+    asked, now = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+
+    def ask() -> None:
+        (now if asked.is_set() else asked).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask)
+    try:
+        await _first(serving, server.listening)
+        if not serving.done():
+            ready()
+            notify("READY=1")
+            await _first(serving, asked)
+        notify("STOPPING=1")
+        server.app.draining = True
+        stopping = asyncio.create_task(queue.stop())
+        await _first(stopping, now)
+        if now.is_set():
+            await queue.stop(0)
+        await stopping
+        server.stop()
+        await _first(serving, now)
+        server.force_exit = now.is_set()
+        await serving
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _first(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it started us with Type=notify (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as telling, contextlib.suppress(OSError):
+            telling.connect("\0" + address[1:] if address.startswith("@") else address)
+            telling.sendall(state.encode())
