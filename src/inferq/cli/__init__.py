@@ -12,6 +12,7 @@ import click
 from inferq.cli.app import App, env_flag, global_options
 from inferq.cli.exits import Exit, exit_of
 from inferq.cli.groups import LazyGroup, Verb
+from inferq.cli.output import naming_stdout
 
 _COMPLETION = "_INFERQ_COMPLETE"
 _WORK, _ASK, _CHANGE, _KEEP = "Do work", "Ask", "Change", "Set up and look after"
@@ -84,14 +85,27 @@ def main(args: Sequence[str] | None = None) -> int:
     given = [*(sys.argv[1:] if args is None else args)]
     app = App()
     app.debug = env_flag("INFERQ_DEBUG")
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115 - until the end
     try:
         code = _run(given, app)
-        sys.stdout.flush()
+        with naming_stdout():
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has enough; the interpreter's own flush at exit must not complain either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has enough.
+        _discard()
         return int(Exit.OK)
+    except OSError as error:
+        if error.filename != "standard output":
+            raise
+        _discard()
+        return _complain(_line(error), Exit.FAILED)
     return code
+
+
+def _discard() -> None:
+    """What is still buffered for stdout goes nowhere: the interpreter's own flush at exit must not complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str], app: App) -> int:
@@ -116,6 +130,8 @@ def _run(args: list[str], app: App) -> int:
             raise
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise BrokenPipeError from error
+        if isinstance(error, OSError) and error.filename == "standard output":
+            raise
         return _complain(_line(error), exit_of(error))
     except Exception as error:  # a mistake of ours: still one line, and the way to see more
         if app.debug:
@@ -139,6 +155,8 @@ def _usage(error: click.ClickException) -> int:
 def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__
 
 

@@ -85,13 +85,28 @@ _BY_FAILURE: dict[str, Exit] = {
 }
 
 
+_BY_STATUS: dict[int, Exit] = {
+    400: Exit.USAGE,
+    401: Exit.PERMISSION,
+    403: Exit.PERMISSION,
+    404: Exit.NOT_FOUND,
+    409: Exit.CONFLICT,
+    412: Exit.CONFLICT,
+    413: Exit.USAGE,
+    422: Exit.USAGE,
+    429: Exit.REJECTED,
+    502: Exit.UNREACHABLE,
+    503: Exit.REJECTED,
+    504: Exit.UNREACHABLE,
+}
+
+
 def exit_of(error: BaseException) -> Exit:
     """The exit code that an error ends a command with."""
     if type(error).__name__ in ("Reject", "Unavailable", "RetryLater"):
         return _BY_FAILURE.get(getattr(error, "failure", ""), Exit.FAILED)
-    code = getattr(error, "code", None)
-    if isinstance(code, str):
-        return _BY_CODE.get(code, Exit.FAILED)
+    if isinstance(getattr(error, "code", None), str):
+        return _of_code(error)
     if isinstance(error, FileNotFoundError):
         return Exit.NOT_FOUND
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
@@ -101,6 +116,15 @@ def exit_of(error: BaseException) -> Exit:
     if isinstance(error, KeyboardInterrupt):
         return Exit.INTERRUPTED
     return Exit.FAILED
+
+
+def _of_code(error: BaseException) -> Exit:
+    """By the error's own code, else by its kind's, else by its HTTP status: a newer server may say more than this program knows."""
+    codes = [getattr(error, "code", ""), *(str(vars(cls).get("code", "")) for cls in type(error).__mro__)]
+    found = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
+    if found is None and type(error).__name__ == "ApiError":
+        found = _BY_STATUS.get(getattr(error, "status", 0))
+    return found or Exit.FAILED
 
 
 def together(ends: list[Exit]) -> Exit:

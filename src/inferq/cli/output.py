@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
 import click
@@ -61,6 +62,17 @@ def _colored(stream: TextIO) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
 
 
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """What goes wrong inside is said of standard output: a full disk behind a redirection. A closed pipe stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
 def safe(text: str) -> str:
     """The text with control characters shown instead of sent, line ends and tabs kept."""
     return _DANGEROUS.sub(_shown, text)
@@ -111,8 +123,9 @@ class Output:
         stream = sys.stdout
         shown = safe(text) if stream.isatty() else text
         # A lone surrogate cannot be encoded; show it instead of failing after the work is done.
-        stream.write((shown + end).encode("utf-8", "backslashreplace").decode("utf-8"))
-        stream.flush()
+        with naming_stdout():
+            stream.write((shown + end).encode("utf-8", "backslashreplace").decode("utf-8"))
+            stream.flush()
 
     def json(self, value: Any) -> None:
         """One JSON value: indented on a terminal, one line otherwise; of an object, the chosen fields."""

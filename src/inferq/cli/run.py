@@ -12,7 +12,7 @@ from inferq.cli.groups import Command
 from inferq.cli.options import TaskOptions, task_options
 from inferq.cli.output import output_options
 from inferq.cli.stream import collect, follow, print_result
-from inferq.cli.submit import conversation
+from inferq.cli.submit import conversation, submitted
 
 if TYPE_CHECKING:
     from inferq.task import Submission
@@ -64,7 +64,7 @@ async def _run(app: App, submission: Submission, *, stream: bool, thinking: bool
     import asyncio
 
     async with app.queue(work=True) as queue:
-        [handle] = await queue.submit_many([submission])
+        [handle] = await submitted(queue, [submission])
         app.resume = f"stopped; the task waits in the queue. Go on with `inferq work`, read it with: inferq tail {handle.id}"
         try:
             if stream:

@@ -17,6 +17,7 @@ from inferq.cli.params import DURATION, HEADER, TEXT_PAIR, json_file, message, w
 from inferq.cli.stream import collect, follow, print_result, why
 
 if TYPE_CHECKING:
+    from inferq.handle import AsyncHandle
     from inferq.queue import AsyncQueue
     from inferq.task import Submission
 
@@ -292,7 +293,7 @@ def _read(item: Any, number: int) -> Submission:
 
 async def _submit(app: App, submissions: list[Submission], waiting: _Waiting) -> None:
     async with app.queue() as queue:
-        ids = [handle.id for handle in await queue.submit_many(submissions)]
+        ids = [handle.id for handle in await submitted(queue, submissions)]
         app.resume = f"no longer waiting; the task goes on. Collect it with: inferq result {ids[0]} --wait"
         if waiting.stream:
             await _stream(app, queue, ids[0])
@@ -300,6 +301,19 @@ async def _submit(app: App, submissions: list[Submission], waiting: _Waiting) ->
             app.end(together(await _collect(app, queue, ids, waiting.timeout)))
         else:
             await _announce(app, queue, submissions, ids)
+
+
+async def submitted(queue: AsyncQueue, submissions: list[Submission]) -> list[AsyncHandle]:
+    """Keep them all or none. What is wrong with the only one is said of its field, not of its place in a list."""
+    from inferq.errors import InvalidTask
+
+    try:
+        return await queue.submit_many(submissions)
+    except InvalidTask as error:
+        if len(submissions) == 1:
+            for place in ("submissions[0].", "submissions[0]: "):
+                error.args = (str(error).removeprefix(place),)
+        raise
 
 
 async def _stream(app: App, queue: AsyncQueue, task_id: str) -> None:

@@ -26,7 +26,8 @@ def from_document(document: Document, problems: list[str]) -> list[Entry]:
         return Source("file", str(document.path), document.line_of(path[-1]), written)
 
     wrong: list[str] = []
-    data = remote_scheduling.translated({name: value for name, value in document.data.items() if name != "$schema"}, wrong)
+    data = {name: value for name, value in document.data.items() if name != "$schema"}
+    data = dict(legacy.listening(remote_scheduling.translated(data, wrong), wrong))
     problems += [f"{document.path}: {problem}" for problem in wrong]
     return _from_tree(data, source, document.path.parent, problems)
 
@@ -41,7 +42,7 @@ def from_arguments(arguments: Mapping[str, Any], base: Path, problems: list[str]
     for name, value in arguments.items():
         if value is not None:
             _plant(tree, name.split("."), value)
-    tree = dict(remote_scheduling.translated(tree, problems))
+    tree = dict(legacy.listening(remote_scheduling.translated(tree, problems), problems))
     return [entry for entry in _from_tree(tree, source, base, problems) if entry.value is not None]
 
 

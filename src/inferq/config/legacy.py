@@ -145,6 +145,26 @@ TABLE: Final[tuple[Row, ...]] = (
     Row("backends.openai.settings.api_key", env=("OPENAI_API_KEY",)),
 )
 
+LISTEN: Final = "listen_addr"
+
+
+def listening(data: Mapping[Any, Any], problems: list[str]) -> Mapping[Any, Any]:
+    """The file's tree with a forerunner's `listen_addr` (`host:port`, `:port`) as `server.host` and `server.port`; its own are left."""
+    if LISTEN not in data:
+        return data
+    rest = {name: value for name, value in data.items() if name != LISTEN}
+    value = data[LISTEN]
+    host, colon, port = value.strip().rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not port.isdecimal() or "/" in host:
+        problems.append(f"{LISTEN}: expected an address such as localhost:7125 or :7125, got {value!r}")
+        return rest
+    own = rest.get("server")
+    # Go listens on every address where none is given.
+    meant = {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104 - `serve` refuses it without keys
+    rest["server"] = meant | dict(own) if isinstance(own, Mapping) else meant
+    return rest
+
+
 RETENTION_AGES: Final = tuple(("store", "retention", state, "age") for state in ("completed", "failed", "cancelled"))
 _DISTINCT_FLAT: Final = frozenset(
     {"ollama_host", "ollama_timeout", "max_completed_tasks", "scheduling_interval", "retry_config", "remote_scheduling"}

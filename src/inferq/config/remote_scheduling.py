@@ -8,13 +8,13 @@ from typing import Any, Final
 from inferq.config.settings import DEFAULT_BACKENDS
 
 NAME: Final = "remote_scheduling"
-_RULES: Final = {
+RULES: Final = {
     "fallback_to_local": ("remote", "fallback_to_local"),
     "max_local_queue_size": ("remote", "max_local_queue"),
     "local_first_policy": ("remote", "local_first"),
     "health_check_interval": ("health", "interval"),
 }
-_ENDPOINT: Final = ("name", "base_url", "api_key", "priority", "enabled")
+ENDPOINT: Final = ("name", "base_url", "api_key", "priority", "enabled")
 
 
 def translated(data: Mapping[Any, Any], problems: list[str]) -> Mapping[Any, Any]:
@@ -30,9 +30,9 @@ def translated(data: Mapping[Any, Any], problems: list[str]) -> Mapping[Any, Any
     if not isinstance(block, Mapping):
         problems.append(f"{NAME}: expected a group with enabled, endpoints and rules, got {type(block).__name__}")
         return rest
-    problems += _unknown(block, ("enabled", "endpoints", *_RULES), NAME)
+    problems += _unknown(block, ("enabled", "endpoints", *RULES), NAME)
     made: dict[str, dict[str, Any]] = {"remote": {"policy": "queue"} if _on(block) else {}, "health": {}}
-    for name, (section, key) in _RULES.items():
+    for name, (section, key) in RULES.items():
         if name in block:
             made[section][key] = _seconds(block[name]) if key == "interval" else block[name]
     for section, values in made.items():
@@ -56,7 +56,7 @@ def _endpoints(block: Mapping[Any, Any], problems: list[str]) -> dict[str, dict[
             continue
         if name in found:
             problems.append(f"{where}: two endpoints are called {name!r}; rename one of them")
-        problems += _unknown(endpoint, _ENDPOINT, where)
+        problems += _unknown(endpoint, ENDPOINT, where)
         enabled = endpoint.get("enabled", True) if _on(block) else False
         settings = {"base_url": endpoint["base_url"]} | ({"api_key": endpoint["api_key"]} if endpoint.get("api_key") else {})
         found[name] = {"executor": "openai", "serves": ["ollama"], "remote": True, "enabled": enabled, "settings": settings}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from inferq.config import legacy
+from inferq.config import legacy, remote_scheduling
 from inferq.config.key import Key, keys
 
 Tree = dict[str, Any]
@@ -20,6 +20,7 @@ _PATTERNS: Final = {
     "size": r"^\s*\d+(?:\.\d+)?\s*[kKmMgGtT]?[iI]?[bB]?\s*$",
 }
 _NONE: Final = {"enum": [None, "none", "null"]}
+_OLD: Final[Tree] = {"deprecated": True}
 _EDGES: Final = {"of at least": "minimum", "greater than": "exclusiveMinimum", "of at most": "maximum"}
 
 
@@ -37,6 +38,8 @@ def json_schema() -> Tree:
     for row in legacy.TABLE:
         for path in filter(None, [(row.flat,) if row.flat else None, *row.nested]):
             _plant(root, path, _forerunners(row))
+    root["properties"][remote_scheduling.NAME] = _remote_scheduling()
+    root["properties"][legacy.LISTEN] = {"description": "A forerunner's name of server.host and server.port.", **_OLD, "type": "string"}
     root["properties"]["$schema"] = {"type": "string", "description": "Where this schema lies, for editors."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:inferq:settings", "title": "inferq", **root}
 
@@ -101,10 +104,19 @@ def _forms(key: Key) -> list[Tree]:
             return [{"type": "string", "minLength": 1}]
 
 
+def _remote_scheduling() -> Tree:
+    made = {**_group("A forerunner's block: its endpoints are backends, its rules `remote.*`, its checks `health.interval`."), **_OLD}
+    endpoint = _group("One endpoint: an `openai` backend.")
+    endpoint["properties"] = {name: {} for name in remote_scheduling.ENDPOINT}
+    made["properties"] = {name: {} for name in ("enabled", *remote_scheduling.RULES)}
+    made["properties"]["endpoints"] = {"type": ["array", "null"], "items": endpoint | {"required": ["name", "base_url"]}}
+    return made | {"type": ["object", "null"]}
+
+
 def _forerunners(row: legacy.Row) -> Tree:
     # What a forerunner allowed is wider than our type (`warn`, nanoseconds, 0 for none): the loader checks it.
     remark = f" ({row.note})" if row.note else ""
-    return {"description": f"A forerunner's name of {row.key}{remark}.", "deprecated": True, "type": ["string", "number", "null"]}
+    return {"description": f"A forerunner's name of {row.key}{remark}.", **_OLD, "type": ["string", "number", "null"]}
 
 
 if __name__ == "__main__":
