@@ -122,9 +122,9 @@ def _of_code(error: BaseException) -> Exit:
     """By the error's own code, else by its kind's, else by its HTTP status: a newer server may say more than this program knows."""
     codes = [getattr(error, "code", ""), *(str(vars(cls).get("code", "")) for cls in type(error).__mro__)]
     found = next((_BY_CODE[code] for code in codes if code in _BY_CODE), None)
-    if found is None and type(error).__name__ == "ApiError":
+    if found is None and not any(cls.__name__ in ("TaskError", "ClaimLost") for cls in type(error).__mro__):
         found = _BY_STATUS.get(getattr(error, "status", 0))
-    return found or Exit.FAILED
+    return Exit.FAILED if found is None else found
 
 
 def together(ends: list[Exit]) -> Exit:
