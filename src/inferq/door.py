@@ -19,7 +19,7 @@ from inferq.errors import AmbiguousId, InvalidTask, TaskCancelled, TaskError, Ta
 from inferq.events import Event
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
-from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
+from inferq.store import Cursor, Filter, LoggedChunk, Page, Position, StoreStats, Where, query_of
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
@@ -272,19 +272,26 @@ class AsyncDoor(ABC):
         """Raises TaskNotFound."""
 
     @abstractmethod
-    async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
-        """One page, newest first; pass the page's `after` to go on."""
+    async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
+        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None.
 
-    async def iterate(self, where: Filter | None = None) -> AsyncIterator[Task]:
-        """All tasks that fit, newest first, page by page."""
-        after: int | None = None
-        while True:
-            page = await self.list(where, after=after, limit=500)
+        `where` is a text of the filter language (docs/filters.md) or a Filter. `limit` is 1 to 10,000; without it the filter's own
+        or 50. A page may be short, even empty, and still be followed by others: see Page. Raises InvalidQuery, InvalidTask.
+        """
+
+    async def iterate(self, where: Where = None) -> AsyncIterator[Task]:
+        """All tasks that fit, or as many as the filter's `limit:` says, newest first, page by page. Raises InvalidQuery."""
+        query = query_of(where)
+        left = query.limit
+        after: Cursor | None = None
+        while left is None or left > 0:
+            page = await self.list(query, after=after, limit=500 if left is None else min(500, left))
             for task in page.tasks:
                 yield task
             if page.after is None:
                 return
             after = page.after
+            left = None if left is None else left - len(page.tasks)
 
     @abstractmethod
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:

@@ -15,15 +15,19 @@ import msgspec
 from inferq.access import AuditEntry
 from inferq.batch import Batch, BatchFailures, BatchItem, BatchLine, NewBatch
 from inferq.clock import Now
-from inferq.errors import ClaimLost, WrongState
+from inferq.errors import ClaimLost, InvalidQuery, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
+from inferq.query import At, Compare, Query, Search, Term, Text, parse, search
 from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, Size, State, Task, TaskResult
 
 
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which tasks; empty means any. Instants are Unix milliseconds. `prefix` is the beginning of an id."""
+    """Which tasks, for programs that have the values in hand; empty means any. People write the same as text (`inferq.query`).
+
+    Instants are Unix milliseconds: `since` is included, `until` is not. `prefix` is the beginning of an id.
+    """
 
     states: tuple[State, ...] = ()
     actions: tuple[str, ...] = ()
@@ -38,12 +42,64 @@ class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
     until: int | None = None
     prefix: str | None = None
 
+    def query(self) -> Query:
+        """The same in the filter language."""
+        lists: dict[str, tuple[object, ...]] = {
+            "state": self.states,
+            "action": self.actions,
+            "executor": self.executors,
+            "model": self.models,
+            "size": self.sizes,
+            "tenant": self.tenants,
+            "tag": () if self.tag is None else (self.tag,),
+            "schedule": () if self.schedule is None else (self.schedule,),
+        }
+        terms = [Term(name, tuple(Text(str(value)) for value in values)) for name, values in lists.items() if values]
+        if self.priorities:
+            terms.append(Term("priority", tuple(Compare("=", number) for number in self.priorities)))
+        if self.since is not None:
+            terms.append(Term("created", (Compare(">=", At(self.since)),)))
+        if self.until is not None:
+            terms.append(Term("created", (Compare("<", At(self.until)),)))
+        if self.prefix is not None:
+            terms.append(Term("id", (Text(self.prefix, prefix=True),)))
+        return Query(tuple(terms))
+
+    def search(self) -> Search:
+        """What a store is asked; a Filter knows no relative times, so no moment is needed."""
+        return search(self.query(), 0)
+
+
+Where = Filter | Query | str | None
+"""How callers say which tasks: a Filter, a text of the filter language, what was parsed from one, or None for all."""
+
+
+def query_of(where: Where) -> Query:
+    """What was said, parsed. Raises InvalidQuery."""
+    if isinstance(where, Query):
+        return where
+    if isinstance(where, str):
+        return parse(where)
+    if isinstance(where, Filter):
+        return where.query()
+    if where is None:
+        return Query()
+    raise InvalidQuery(f"expected a Filter or a text of the filter language, got {type(where).__name__}")
+
+
+Cursor = int | str
+"""Where a listing goes on: the sequence number of the last task in the order of arrival, a text in other orders. Pass it back as it is."""
+
 
 class Page(msgspec.Struct, frozen=True):
-    """Tasks, newest first; `after` continues the listing, None at its end."""
+    """Tasks in the order asked for (newest first); `after` continues the listing, None at its end.
+
+    A page may be shorter than its limit, even empty, and still be followed by others: a store looks at a bounded number of candidates
+    at a time, so that a rare match in a long queue holds nobody up.
+    """
 
     tasks: list[Task]
-    after: int | None
+    after: Cursor | None
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -355,8 +411,11 @@ class Store(BatchStore, Protocol):
         """The task, or None."""
         ...
 
-    async def find(self, where: Filter, *, after: int | None = None, limit: int = 50) -> Page:
-        """A page of tasks, newest first."""
+    async def find(self, asked: Search, *, after: Cursor | None = None, limit: int = 50) -> Page:
+        """A page of the tasks that `inferq.query.matches` lets pass, in the order asked for. Its cost does not grow with the queue.
+
+        Raises InvalidQuery for a cursor of another order, and for an order that no index serves.
+        """
         ...
 
     async def result(self, id: str) -> TaskResult | None:

@@ -161,3 +161,29 @@ def test_a_result_that_is_not_there_yet_is_a_conflict_and_a_short_wait_a_timeout
     late = cli("result", task_id, "--timeout", "50ms", "--no-progress")
     assert (late.code, late.out) == (8, "")
     assert cli("wait", task_id, "--timeout", "50ms").code == 8
+
+
+def test_a_listing_takes_the_filter_language_and_narrows_it_by_options(cli: Any, submit: Any) -> None:
+    low, high, odd = submit("--priority", "low", "--tag", "a"), submit("--priority", "high", "--tag", "b"), submit("--tag", "b", model="n")
+    assert cli("list", "-q", "priority:>=normal").lines == [odd, high]
+    assert cli("list", "-q", "tag:b", "-model:n").lines == [high]
+    assert cli("list", "-q", "-tag:a", "--model", "m").lines == [high]
+    assert cli("list", "-q", "tag:* sort:created limit:2").lines == [low, high]
+    assert cli("list", "-q", "--sort", "created").lines == [low, high, odd]
+    assert cli("list", "-q", f"id:{low[:20]},{odd}").lines == [odd, low]
+    assert cli("list", "-q", "hi", "created:-1h").lines == [odd, high, low]
+    assert cli("list", "-q", "nothing such").lines == []
+
+
+def test_what_is_wrong_in_a_filter_is_named_with_its_place(cli: Any) -> None:
+    for word, said in (("stat:failed", "did you mean state?"), ("state:faild", "did you mean failed?"), ("sort:finished", "state:ended")):
+        wrong = cli("list", word)
+        assert (wrong.code, wrong.out) == (2, "")
+        assert said in wrong.err
+
+
+def test_the_orders_of_the_option_are_those_of_the_language() -> None:
+    from inferq.cli.params import SORTS
+    from inferq.query.words import SORTS as KNOWN
+
+    assert SORTS == KNOWN

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inferq.errors import DuplicateKey, QueueFull
 from inferq.executor import Answer, Chunk
-from inferq.store import Filter, Retention, Store
+from inferq.query import Search
+from inferq.store import Retention, Store
 from inferq.stores import open_store
 from inferq.task import FINAL, Claim, FlowKey, NewTask, Outcome, State
 from inferq.testing import FakeClock, Peer, new_task
@@ -290,7 +291,7 @@ class Walk(RuleBasedStateMachine):
         counts = await peer.store.counts()
         assert {state: count for state, count in counts.states.items() if count} == self.model.counts()
         assert sum(counts.pending_by_lane.values()) == sum(length for _, length in self.model.flows().values())
-        page = await peer.store.find(Filter(), limit=10_000)
+        page = await peer.store.find(Search(), limit=10_000)
         stored = [
             (t.id, t.seq, t.state, t.flow, t.due, t.attempt, t.failures, t.lost, t.worker, t.finished) for t in reversed(page.tasks)
         ]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
-from inferq.cli.groups import Command
+from inferq.cli.groups import Command, QueryCommand
 from inferq.cli.output import Column, Record, cell, field, output_options, say, stdout_is_terminal
-from inferq.cli.params import NAMES, PRIORITIES, SINCE, STATES, joined, json_text
+from inferq.cli.params import NAMES, PRIORITIES, SINCE, SORTS, STATES, joined, json_text
 from inferq.cli.records import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,
@@ -24,8 +23,9 @@ from inferq.cli.records import (
 from inferq.cli.stream import why
 
 if TYPE_CHECKING:
+    from inferq.query import Query
     from inferq.queue import AsyncQueue
-    from inferq.store import Filter
+    from inferq.store import Cursor
     from inferq.task import Task
 
 _FIELDS = (*TASK_FIELDS, "note")
@@ -35,16 +35,17 @@ _EXPLAINED = 50
 
 @click.command(
     "list",
-    cls=Command,
+    cls=QueryCommand,
     examples="""
+        inferq list state:failed created:>-2h
+        inferq list 'model:qwen3* priority:>=high -tag:test' -o wide
         inferq list --status failed --since 2h
-        inferq list --model llama3.2,qwen3 --priority high,critical -o wide
         inferq list --status pending --limit 0 --json=id,model,created
-        inferq list -q --tag nightly | inferq cancel -
     """,
     exits=(Exit.UNREACHABLE,),
     fields=_FIELDS,
 )
+@click.argument("query", nargs=-1, metavar="[QUERY]...")
 @click.option(
     "--status", "--state", "states", type=STATES, multiple=True, help="scheduled, pending, running, completed, failed, cancelled; also a,b."
 )
@@ -56,38 +57,42 @@ _EXPLAINED = 50
 @click.option("--tag", help="Tasks that carry this tag.")
 @click.option("--since", type=SINCE, help="Submitted within 2h, or after 2027-01-31 or a time.")
 @click.option("--until", type=SINCE, help="Submitted before that.")
-@click.option("--limit", type=click.IntRange(min=0), default=50, show_default=True, help="At most so many; 0 is all.")
+@click.option(
+    "--sort", type=click.Choice(SORTS), help="Newest first is -created; by finished for ended tasks, by scheduled for scheduled ones."
+)
+@click.option("--limit", type=click.IntRange(min=0), help="At most so many; 0 is all.  [default: 50]")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out the first so many that match.")
-@click.option("--after", type=click.IntRange(min=0), help="Go on after this cursor (printed when there is more).")
+@click.option("--after", metavar="CURSOR", help="Go on after this cursor (printed when there is more).")
 @output_options()
 @click.pass_obj
-def list_(app: App, /, limit: int, offset: int, after: int | None, **filters: Any) -> None:
+def list_(app: App, /, query: tuple[str, ...], sort: str | None, limit: int | None, offset: int, after: str | None, **filters: Any) -> None:
     """List tasks, newest first.
 
-    NOTE says why a task waits, or why it failed. Piped, the table is tab-separated and untruncated.
+    QUERY is the filter language: FIELD:VALUE,... conditions that must all hold, `-` before one that must not, and words
+    that occur in what was asked. Options narrow it further. NOTE says why a task waits, or why it failed. Piped, the table
+    is tab-separated and untruncated.
     """
-    app.run(_list(app, _filter(**filters), limit=limit, offset=offset, after=after))
+    where = _where(query, sort=sort, **filters)
+    most = where.limit or 50 if limit is None else limit
+    app.run(_list(app, where, limit=most, offset=offset, after=after))
 
 
-def _filter(*, tag: str | None, since: int | None, until: int | None, priorities: Any, **names: Any) -> Filter:
+def _where(
+    query: tuple[str, ...], *, sort: str | None, tag: str | None, since: int | None, until: int | None, priorities: Any, **names: Any
+) -> Query:
+    """What the words and the options say together."""
+    from inferq.query import Query, parse
     from inferq.store import Filter
 
+    said = parse(" ".join(query))
     lists: dict[str, Any] = {name: joined(value) for name, value in names.items()}
-    return Filter(tag=tag, since=since, until=until, priorities=joined(priorities), **lists)
+    options = Filter(tag=tag, since=since, until=until, priorities=joined(priorities), **lists).query()
+    return Query((*said.terms, *options.terms), sort or said.sort, said.limit)
 
 
-async def _list(app: App, where: Filter, *, limit: int, offset: int, after: int | None) -> None:
+async def _list(app: App, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
     async with app.queue() as queue:
-        tasks: list[Task] = []
-        more: int | None = None
-        async for task, cursor in _pages(queue, where, after=after, page=min(limit + offset or 1000, 1000)):
-            if offset:
-                offset -= 1
-            else:
-                tasks.append(task)
-            if limit and len(tasks) >= limit:
-                more = cursor
-                break
+        tasks, more = await _gather(queue, where, limit=limit, offset=offset, after=after)
         notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
         records = [task_record(task, note=notes.get(task.id, "")) for task in tasks]
     app.out.records(records, TASK_COLUMNS)
@@ -97,16 +102,16 @@ async def _list(app: App, where: Filter, *, limit: int, offset: int, after: int 
         say("no tasks match; submit one with `inferq submit` or `inferq run`")
 
 
-async def _pages(queue: AsyncQueue, where: Filter, *, after: int | None, page: int) -> AsyncIterator[tuple[Task, int | None]]:
-    """Every match, newest first, with the cursor to go on after it; None with the very last."""
+async def _gather(queue: AsyncQueue, where: Query, *, limit: int, offset: int, after: Cursor | None) -> tuple[list[Task], Cursor | None]:
+    """As many as asked for (0: all), page by page, and the cursor to go on after them; None with the very last."""
+    tasks: list[Task] = []
     while True:
-        found = await queue.list(where, limit=page, after=after)
-        for task in found.tasks:
-            last = found.after is None and task is found.tasks[-1]
-            yield task, None if last else task.seq
-        after = found.after
-        if after is None:
-            return
+        wanted = limit + offset - len(tasks) if limit else 1000
+        page = await queue.list(where, limit=min(wanted, 1000), after=after)
+        tasks += page.tasks
+        after = page.after
+        if after is None or (limit and len(tasks) >= limit + offset):
+            return tasks[offset:], after
 
 
 async def _reasons(app: App, queue: AsyncQueue, tasks: list[Task]) -> dict[str, str]:

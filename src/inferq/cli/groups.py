@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +14,8 @@ from inferq.cli.exits import MEANING, Exit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_NEGATED = re.compile(r'-(?:"|[A-Za-z_][\w.-]*:)')
+"""A condition of the filter language that must not hold."""
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -85,6 +88,26 @@ class Command(click.Command):
         formatter.write_text("Global options (--url, --config, --verbose, --debug, ...) work here too: see `inferq --help`.")
 
 
+class QueryCommand(Command):
+    """Takes words of the filter language: `-tag:test` is a condition, not options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        valued = _valued(self.params)
+        options: list[str] = []
+        words: list[str] = []
+        rest = iter(args)
+        for arg in rest:
+            if arg == "--":
+                words += rest
+            elif _NEGATED.match(arg):
+                words.append(arg)
+            else:
+                options.append(arg)
+                if arg in valued and (value := next(rest, None)) is not None:
+                    options.append(value)
+        return super().parse_args(ctx, [*options, "--", *words] if words else options)
+
+
 class LazyGroup(click.Group):
     """A group that knows its verbs by name and imports one only when it is used; its help imports none."""
 
@@ -144,12 +167,7 @@ def _write_lines(formatter: click.HelpFormatter, lines: list[str]) -> None:
 
 def _attach_json(params: list[click.Parameter], args: list[str]) -> list[str]:
     """`--json` alone becomes `--json=`: its value is optional, and only an attached one counts, so `show --json ID` works."""
-    valued = {
-        name
-        for param in params
-        if isinstance(param, click.Option) and not param.is_flag and not param.count and "--json" not in param.opts
-        for name in param.opts
-    }
+    valued = _valued(params)
     made: list[str] = []
     rest = iter(args)
     for arg in rest:
@@ -159,3 +177,13 @@ def _attach_json(params: list[click.Parameter], args: list[str]) -> list[str]:
         if arg in valued and (value := next(rest, None)) is not None:
             made.append(value)
     return made
+
+
+def _valued(params: list[click.Parameter]) -> set[str]:
+    """Options that take the next argument as their value."""
+    return {
+        name
+        for param in params
+        if isinstance(param, click.Option) and not param.is_flag and not param.count and "--json" not in param.opts
+        for name in param.opts
+    }

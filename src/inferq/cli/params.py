@@ -145,6 +145,9 @@ def states(text: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
+SORTS = ("-created", "created", "-finished", "finished", "-scheduled", "scheduled")
+"""The orders of a listing; spelled out here, so that help needs no import of the filter language (a test compares them)."""
+
 PRIORITY = Parsed("priority", priority)
 DURATION = Parsed("duration", duration)
 INSTANT = Parsed("time", instant)

@@ -149,7 +149,7 @@ class Ticker:
         due = schedule.due
         if schedule.held is None and (schedule.overlap == "allow" or due is None or due > now):
             return []
-        page = await self._store.find(Filter(states=_ACTIVE, schedule=schedule.name), limit=_MOST_ACTIVE)
+        page = await self._store.find(Filter(states=_ACTIVE, schedule=schedule.name).search(), limit=_MOST_ACTIVE)
         return [task.id for task in page.tasks]
 
     async def _take(self, step: Step, before: Schedule, version: int, now: Now) -> None:

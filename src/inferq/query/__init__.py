@@ -5,13 +5,14 @@
 
 from inferq.query.fields import FIELDS, META, TABLE, Field, field_named
 from inferq.query.matching import asked_text, matches
-from inferq.query.reading import parse
+from inferq.query.reading import LARGEST_LIMIT, parse
 from inferq.query.resolving import search
 from inferq.query.words import Anything, At, Away, Between, Compare, Day, Query, Search, Sort, Term, Test, Text
 from inferq.query.writing import written
 
 __all__ = [
     "FIELDS",
+    "LARGEST_LIMIT",
     "META",
     "TABLE",
     "Anything",

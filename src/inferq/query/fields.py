@@ -30,7 +30,7 @@ _TABLE: Final = (
     Field("state", "state", "where it stands; `waiting` and `ended` stand for several states", "state:failed,cancelled", ("status",), True),
     Field("action", "text", "what is asked for: chat, generate, embed...", "action:embed", ("type",)),
     Field("executor", "text", "the executor it was submitted to", "executor:ollama", indexed=True),
-    Field("backend", "text", "the backend it was submitted to by name", "backend:gpu-1", indexed=True),
+    Field("backend", "text", "where its latest attempt was made, or the backend it asked for by name", "backend:gpu-1"),
     Field("model", "text", "the model", "model:qwen3*", indexed=True),
     Field("priority", "priority", "the priority, by name or number", "priority:>=high", indexed=True),
     Field("size", "size", "the size class: low, medium, long", "size:long", ("class", "size_class"), indexed=True),

@@ -10,7 +10,7 @@ import msgspec
 
 from inferq.query.fields import META
 from inferq.query.words import Search, Test
-from inferq.task import FINAL, State, Submission, Task, lane_parts
+from inferq.task import FINAL, LOCAL, REMOTE, State, Submission, Task, lane_parts
 
 ASKED: Final = 2000
 """Characters of the preview of what was asked that words are looked for in."""
@@ -129,6 +129,12 @@ def ran(task: Task, now: int) -> int | None:
     return max(0, (task.finished if task.finished is not None else now) - task.started)
 
 
+def named_backend(lane: str) -> str | None:
+    """The backend that a lane names; none where it only says of which sort."""
+    backend = lane_parts(lane)[2]
+    return None if backend in (REMOTE, LOCAL) else backend
+
+
 _NUMBERS: Final[dict[str, Callable[[Task, int], int | None]]] = {
     "priority": lambda task, _: task.flow.priority,
     "attempt": lambda task, _: task.attempt,
@@ -148,7 +154,7 @@ _TEXTS: Final[dict[str, Callable[[Task], Iterable[str | None]]]] = {
     "action": lambda task: (task.spec.action,),
     "executor": lambda task: (lane_parts(task.flow.lane)[0],),
     "model": lambda task: (lane_parts(task.flow.lane)[1],),
-    "backend": lambda task: (lane_parts(task.flow.lane)[2],),
+    "backend": lambda task: (task.backend if task.backend is not None else named_backend(task.flow.lane),),
     "size": lambda task: (task.flow.size,),
     "tenant": lambda task: (task.flow.tenant,),
     "tag": lambda task: task.spec.tags,

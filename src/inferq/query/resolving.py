@@ -38,7 +38,7 @@ def sure_states(asked: Search) -> frozenset[str] | None:
     """The only states that a task can have that passes; None: any."""
     found: frozenset[str] | None = None
     for test in asked.tests:
-        if test.field == "state" and test.texts and not test.negated and not test.present:
+        if test.field == "state" and not test.negated and not test.present:
             found = frozenset(test.texts) if found is None else found & frozenset(test.texts)
     return found
 

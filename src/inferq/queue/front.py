@@ -28,7 +28,8 @@ from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
 from inferq.intake import admit, checked_priority
-from inferq.store import Filter, LoggedChunk, Page, Position, Store, StoreStats
+from inferq.query import LARGEST_LIMIT, search
+from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, query_of
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("inferq.queue")
 
-_LARGEST_PAGE: Final = 10_000
 
 
 class AsyncQueue(AsyncDoor):
@@ -265,13 +265,15 @@ class AsyncQueue(AsyncDoor):
             raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
         return task
 
-    async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
-        """One page, newest first; pass the page's `after` to go on."""
-        if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
-            raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
-        if after is not None and type(after) is not int:
+    async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
+        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on."""
+        query = query_of(where)
+        wanted = limit if limit is not None else query.limit or 50
+        if type(wanted) is not int or not 1 <= wanted <= LARGEST_LIMIT:
+            raise InvalidTask(f"expected a number from 1 to {LARGEST_LIMIT}, got {wanted!r}", field="limit")
+        if after is not None and type(after) not in (int, str):
             raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
-        return await self.store.find(where or Filter(), after=after, limit=limit)
+        return await self.store.find(search(query, self._clock.read().wall), after=after, limit=wanted)
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""

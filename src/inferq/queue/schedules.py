@@ -168,7 +168,7 @@ class Schedules(SchedulesDoor):
         if type(limit) is not int or not 1 <= limit <= 10_000:
             raise InvalidTask(f"expected a number from 1 to 10000, got {limit!r}", field="limit")
         schedule = await self.get(name)
-        return (await self._home.store.find(Filter(schedule=schedule.name), limit=limit)).tasks
+        return (await self._home.store.find(Filter(schedule=schedule.name).search(), limit=limit)).tasks
 
 
 def _merged(before: Schedule, wanted: Schedule) -> Schedule:

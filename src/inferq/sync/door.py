@@ -15,7 +15,7 @@ from inferq.door import AsyncDoor, Moment, QueueStats
 from inferq.errors import StoreClosed, TaskError
 from inferq.events import Event
 from inferq.handle import Duration
-from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
+from inferq.store import Cursor, LoggedChunk, Page, Position, StoreStats, Where
 from inferq.sync.background import Background
 from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
@@ -228,11 +228,11 @@ class Door(ABC, Generic[D]):
         """Raises TaskNotFound."""
         return self.call(self.asynchronous.get(id))
 
-    def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
-        """One page, newest first; pass the page's `after` to go on."""
+    def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
+        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None."""
         return self.call(self.asynchronous.list(where, limit=limit, after=after))
 
-    def iterate(self, where: Filter | None = None) -> Iterator[Task]:
+    def iterate(self, where: Where = None) -> Iterator[Task]:
         """All tasks that fit, newest first, page by page."""
         return self._background.iterate(self.asynchronous.iterate(where))
 

@@ -8,6 +8,7 @@ from inferq.testing.contract_backends import BackendContract
 from inferq.testing.contract_batch import BatchContract
 from inferq.testing.contract_change import ChangeContract
 from inferq.testing.contract_claim import ClaimContract
+from inferq.testing.contract_find import FindContract
 from inferq.testing.contract_finish import FinishContract
 from inferq.testing.contract_limits import LimitContract
 from inferq.testing.contract_prune import PruneContract
@@ -26,6 +27,7 @@ class StoreContract(
     UpkeepContract,
     PruneContract,
     AskContract,
+    FindContract,
     RecordContract,
     BatchContract,
     BackendContract,

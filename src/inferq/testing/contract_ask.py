@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inferq.errors import StoreClosed
-from inferq.store import Filter
+from inferq.query import Search
 from inferq.task import Outcome, State
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, by_state, new_task
@@ -46,99 +46,22 @@ class AskContract(ContractBase):
         assert await here.events() == []
         counts = await here.store.counts()
         assert (counts.total, counts.pending_by_lane, counts.pending_by_priority) == (0, {}, {})
-        page = await here.store.find(Filter())
+        page = await here.store.find(Search())
         assert (page.tasks, page.after) == ([], None)
 
     # ── find ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def test_the_newest_come_first(self, here: Peer) -> None:
         ids = await here.add(*(new_task(priority=n) for n in range(5)))
-        page = await here.store.find(Filter())
+        page = await here.store.find(Search())
         assert [task.id for task in page.tasks] == ids[::-1]
         assert page.tasks == [await here.task(id) for id in ids[::-1]]
-
-    @pytest.mark.parametrize(
-        ("where", "expected"),
-        [
-            (Filter(actions=("embed",)), "d"),
-            (Filter(actions=("embed", "chat")), "abcd"),
-            (Filter(executors=("other",)), "c"),
-            (Filter(models=("m2",)), "b"),
-            (Filter(models=("m2", "m3")), "bc"),
-            (Filter(priorities=(10,)), "b"),
-            (Filter(sizes=("long",)), "c"),
-            (Filter(tenants=("acme",)), "ad"),
-            (Filter(tag="x"), "ab"),
-            (Filter(tag="y"), "b"),
-            (Filter(states=(State.PENDING,)), "abcd"),
-            (Filter(states=(State.RUNNING, State.FAILED)), ""),
-            (Filter(tag="x", tenants=("acme",)), "a"),
-            (Filter(tag="no such tag"), ""),
-        ],
-    )
-    async def test_a_filter_finds_what_it_names(self, here: Peer, where: Filter, expected: str) -> None:
-        tasks = {
-            "a": new_task("m1", tenant="acme", tags=["x"]),
-            "b": new_task("m2", priority=10, tags=["x", "y"]),
-            "c": new_task("m3", executor="other", size="long"),
-            "d": new_task("m1", action="embed", payload={"input": "x"}, tenant="acme"),
-        }
-        await here.add(*tasks.values())
-        names = {task.id: name for name, task in tasks.items()}
-        page = await here.store.find(where)
-        assert "".join(sorted(names[task.id] for task in page.tasks)) == expected
-
-    async def test_filters_by_time_take_since_and_leave_until(self, here: Peer) -> None:
-        ids, times = [], []
-        for _ in range(4):
-            times.append(here.now.wall)
-            ids.append(await here.add_one())
-            here.clock.advance(1)
-        page = await here.store.find(Filter(since=times[1], until=times[3]))
-        assert [task.id for task in page.tasks] == [ids[2], ids[1]]
-
-    async def test_the_beginning_of_an_id_finds_the_task(self, here: Peer) -> None:
-        ids = await here.add(*(new_task() for _ in range(5)))
-        for id in ids:
-            assert [task.id for task in (await here.store.find(Filter(prefix=id))).tasks] == [id]
-        assert len((await here.store.find(Filter(prefix=ids[0][:8]))).tasks) == 5
-        assert (await here.store.find(Filter(prefix="%"))).tasks == []
-
-    async def test_a_filter_by_state_follows_the_tasks(self, here: Peer) -> None:
-        await some_of_each(here)
-        everything = (await here.store.find(Filter(), limit=1000)).tasks
-        for state in State:
-            found = (await here.store.find(Filter(states=(state,)), limit=1000)).tasks
-            assert found == [task for task in everything if task.state is state]
-
-    async def test_pages_have_no_hole_and_no_double_while_tasks_arrive(self, here: Peer) -> None:
-        ids = await here.add(*(new_task(tenant=f"t{n % 2}") for n in range(23)))
-        for where, expected in ((Filter(), ids[::-1]), (Filter(tenants=("t0",)), ids[::2][::-1])):
-            read: list[str] = []
-            after: int | None = None
-            while True:
-                page = await here.store.find(where, after=after, limit=5)
-                read += [task.id for task in page.tasks]
-                assert len(page.tasks) <= 5
-                await here.add_one(new_task(tenant="t0"))
-                if page.after is None:
-                    break
-                after = page.after
-            assert [id for id in read if id in ids] == expected
-            assert len(read) == len(set(read))
-
-    async def test_a_page_that_ends_the_listing_says_so(self, here: Peer) -> None:
-        await here.add(*(new_task() for _ in range(4)))
-        assert (await here.store.find(Filter(), limit=4)).after is None
-        page = await here.store.find(Filter(), limit=3)
-        assert page.after is not None
-        assert (await here.store.find(Filter(), after=page.after, limit=3)).after is None
 
     # ── counters and events ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def test_counters_tell_what_the_tasks_are(self, here: Peer) -> None:
         await some_of_each(here)
-        tasks = (await here.store.find(Filter(), limit=1000)).tasks
+        tasks = (await here.store.find(Search(), limit=1000)).tasks
         counts = await here.store.counts()
         assert {state: count for state, count in counts.states.items() if count} == by_state(tasks)
         assert counts.total == len(tasks)

@@ -8,7 +8,8 @@ import pytest
 
 from inferq.events import TasksPruned
 from inferq.executor import Answer, Chunk
-from inferq.store import Filter, Retention
+from inferq.query import Search
+from inferq.store import Retention
 from inferq.task import FINAL, Outcome, State
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, new_task
@@ -33,7 +34,7 @@ class PruneContract(ContractBase):
         here.clock.advance(50)
         assert await prune(here, {state: Retention(age=100)}) == 1
         assert await here.store.get(old) is None
-        assert {young, other} == {task.id for task in (await here.store.find(Filter())).tasks}
+        assert {young, other} == {task.id for task in (await here.store.find(Search())).tasks}
         assert await prune(here, {state: Retention(age=100)}) == 0
 
     @pytest.mark.parametrize("state", sorted(FINAL))

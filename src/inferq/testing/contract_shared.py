@@ -11,7 +11,7 @@ import pytest
 
 from inferq.errors import DuplicateKey, QueueFull
 from inferq.executor import Answer, Chunk
-from inferq.store import Filter
+from inferq.query import Search
 from inferq.task import Outcome, State
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, by_state, new_task
@@ -41,7 +41,7 @@ class SharedContract(ContractBase):
 
         await asyncio.gather(work(here), work(there), work(here), work(there))
         assert sorted(claimed) == sorted(added)
-        states = by_state((await here.store.find(Filter(), limit=1000)).tasks)
+        states = by_state((await here.store.find(Search(), limit=1000)).tasks)
         assert states == {"completed": 120}
         assert {state: n for state, n in (await there.store.counts()).states.items() if n} == states
         assert await there.store.check() == []

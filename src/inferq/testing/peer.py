@@ -14,7 +14,8 @@ from inferq.errors import ClaimLost, WrongState
 from inferq.events import Event
 from inferq.executor import Answer, Chunk
 from inferq.policy import Heads, Want
-from inferq.store import Change, Filter, LoggedChunk, Store
+from inferq.query import Search
+from inferq.store import Change, LoggedChunk, Store
 from inferq.task import Claim, FlowKey, Head, NewTask, Outcome, Size, State, Submission, Task, lane_of, new_id
 from inferq.testing.clock import FakeClock
 from inferq.testing.waiting import wait_until
@@ -199,7 +200,7 @@ class Peer:
         return heads
 
 
-_EVERYTHING = Filter()
+_EVERYTHING = Search()
 
 
 def by_state(tasks: Iterable[Task]) -> dict[str, int]:

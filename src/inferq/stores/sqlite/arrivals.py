@@ -33,6 +33,7 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
         except InferqError as error:
             replies.append(error)
             continue
+        tx.dated(now.wall)
         replies.append([arrivals.take(task, known, now.wall) for task in new])
     arrivals.write()
     return replies

@@ -203,12 +203,12 @@ _SOUND: Final = (
     ),
     (
         "flow length",
-        """SELECT f.id, f.length, (SELECT count(*) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real
+        """SELECT f.id, f.length, (SELECT count(*) FROM task AS t INDEXED BY task_ready WHERE t.flow = f.id AND t.state = 1) AS real
         FROM flow AS f WHERE f.length <> real""",
     ),
     (
         "flow head",
-        """SELECT f.id, f.head, (SELECT min(seq) FROM task AS t WHERE t.flow = f.id AND t.state = 1) AS real
+        """SELECT f.id, f.head, (SELECT min(seq) FROM task AS t INDEXED BY task_ready WHERE t.flow = f.id AND t.state = 1) AS real
         FROM flow AS f WHERE f.head IS NOT real""",
     ),
     (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from typing import Any
 
 from inferq.events import Event
 from inferq.executor import Chunk, Usage
-from inferq.store import Ahead, Counts, Executed, Filter, LoggedChunk, Page, Position, Record
-from inferq.stores.sqlite.rows import NUMBERS, STATES, decode_chunks, decode_result, decode_tried, marks, readable_events, task_from
+from inferq.store import Ahead, Counts, Executed, LoggedChunk, Position, Record
+from inferq.stores.sqlite.rows import STATES, decode_chunks, decode_result, decode_tried, readable_events, task_from
 from inferq.stores.sqlite.statements import SQL
-from inferq.task import AttemptRecord, State, Task, TaskResult
+from inferq.task import AttemptRecord, Task, TaskResult
 
 
 def get(db: sqlite3.Connection, id: str) -> Task | None:
@@ -161,59 +160,3 @@ def counts(db: sqlite3.Connection) -> Counts:
         by_priority[priority] = by_priority.get(priority, 0) + length
         by_lane[lane] = by_lane.get(lane, 0) + length
     return Counts(states, by_priority, by_lane)
-
-
-_COLUMNS = (
-    "SELECT t.seq, t.id, t.state, f.lane, f.priority, f.size, f.tenant, t.estimate, t.attempt, t.failures, t.lost, i.name, "
-    "t.due, t.created, t.started, t.finished, t.code, t.error, t.backend, t.remote, p.spec "
-    "FROM task AS t JOIN flow AS f ON f.id = t.flow JOIN payload AS p ON p.seq = t.seq LEFT JOIN instance AS i ON i.number = t.worker "
-)
-
-
-def find(db: sqlite3.Connection, where: Filter, after: int | None, limit: int) -> Page:
-    """One page, newest first, by keyset over the sequence number."""
-    tests, values = _tests(where)
-    if after is not None:
-        tests.append("t.seq < ?")
-        values.append(after)
-    condition = f"WHERE {' AND '.join(tests)} " if tests else ""
-    rows = db.execute(f"{_COLUMNS}{condition}ORDER BY t.seq DESC LIMIT ?", (*values, limit + 1)).fetchall()
-    tasks = [task_from(row) for row in rows[:limit]]
-    return Page(tasks, tasks[-1].seq if len(rows) > limit else None)
-
-
-def _tests(where: Filter) -> tuple[list[str], list[Any]]:
-    tests: list[str] = []
-    values: list[Any] = []
-
-    def one_of(column: str, wanted: tuple[Any, ...]) -> None:
-        if wanted:
-            tests.append(f"{column} IN ({marks(len(wanted))})")
-            values.extend(wanted)
-
-    one_of("+t.state" if _broad(where) else "t.state", tuple(NUMBERS[State(state)] for state in where.states))
-    one_of("t.action", where.actions)
-    one_of("f.priority", where.priorities)
-    one_of("f.size", where.sizes)
-    one_of("f.tenant", where.tenants)
-    for column, wanted in (("$.executor", where.executors), ("$.model", where.models)):
-        one_of(f"json_extract(CAST(p.spec AS TEXT), '{column}')", wanted)
-    for name, label in (("tag", where.tag), ("schedule", where.schedule)):
-        if label is not None:
-            tests.append("t.seq IN (SELECT seq FROM label WHERE name = ? AND value = ?)")
-            values += [name, label]
-    if where.since is not None:
-        tests.append("t.created >= ?")
-        values.append(where.since)
-    if where.until is not None:
-        tests.append("t.created < ?")
-        values.append(where.until)
-    if where.prefix is not None:
-        tests.append("t.id >= ? AND t.id < ?")
-        values += [where.prefix, where.prefix + "\x7f"]
-    return tests, values
-
-
-def _broad(where: Filter) -> bool:
-    """Whether to walk by sequence number (many fit) rather than to sort what an index on state finds (few are running)."""
-    return where.states != (State.RUNNING,)

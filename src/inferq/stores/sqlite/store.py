@@ -21,12 +21,13 @@ from inferq.errors import ClaimLost, InferqError, StoreClosed, StoreDamaged, Sto
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
+from inferq.query import Search
 from inferq.store import (
     Ahead,
     Change,
     Counts,
+    Cursor,
     Executed,
-    Filter,
     Listener,
     LoggedChunk,
     Page,
@@ -36,8 +37,9 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import arrivals, audit, changes, files, limits, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, files, limits, listing, reads, records, upkeep, verbs
 from inferq.stores.sqlite.batch_store import BatchVerbs
+from inferq.stores.sqlite.conditions import Flows
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
@@ -77,6 +79,7 @@ class SQLiteStore(BatchVerbs):
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._flows = Flows()
         db = files.open_file(path, durability)
         self._instances = Instances(None if path == files.MEMORY else Path(f"{path}-instances"))
         self._writer = Writer(db, path=path, clock=clock, lease_ms=self._lease_ms, instances=self._instances, deliver=self._deliver)
@@ -246,8 +249,8 @@ class SQLiteStore(BatchVerbs):
     async def get(self, id: str) -> Task | None:
         return await self._ask(partial(reads.get, id=id))
 
-    async def find(self, where: Filter, *, after: int | None = None, limit: int = 50) -> Page:
-        return await self._ask(partial(reads.find, where=where, after=after, limit=limit))
+    async def find(self, asked: Search, *, after: Cursor | None = None, limit: int = 50) -> Page:
+        return await self._ask(partial(listing.find, flows=self._flows, asked=asked, after=after, limit=limit))
 
     async def result(self, id: str) -> TaskResult | None:
         return await self._ask(partial(reads.result, id=id))

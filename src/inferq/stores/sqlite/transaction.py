@@ -31,6 +31,10 @@ class Known:
     seq: int = 0
     version: int = 0
     position: int = 0
+    newest: int = 0
+    """The latest instant at which a task was created."""
+    step: int = 0
+    """Milliseconds by which the clock ever went back between two tasks."""
     flows: dict[int, Flow] = field(default_factory=dict)
     ids: dict[FlowKey, int] = field(default_factory=dict)
     last_flow: int = 0
@@ -63,6 +67,8 @@ class Transaction:
         self.name = name
         self.known = known
         self.seq = known.seq
+        self.newest = known.newest
+        self.step = known.step
         self.flows: dict[int, Flow] = {}
         self.new_ids: dict[FlowKey, int] = {}
         self.tasks_delta = [0] * 6
@@ -149,6 +155,13 @@ class Transaction:
             if after > RUNNING:
                 self.ended = True
 
+    def dated(self, wall: int) -> None:
+        """Tasks are created at this instant: what a listing by time relies on."""
+        if wall > self.newest:
+            self.newest = self.meta["newest"] = wall
+        elif self.newest - wall > self.step:
+            self.step = self.meta["step"] = self.newest - wall
+
     def count(self, state: State) -> int:
         """How many tasks are in this state, this transaction's own changes included."""
         number = NUMBERS[state]
@@ -226,6 +239,8 @@ class Transaction:
         """It is committed: what was gathered becomes what is known."""
         known = self.known
         known.seq = self.seq
+        known.newest = self.newest
+        known.step = self.step
         known.version = self.meta.get("version", known.version)
         known.position = self.meta.get("position", known.position)
         known.flows.update(self.flows)

@@ -259,6 +259,7 @@ class Writer:
         known.seq, known.version, known.position = meta["seq"], meta["version"], meta["position"]
         known.batches = meta["batches"]
         known.holding = dict(self._db.execute(SQL["held_batches"]).fetchall()) if known.batches else {}
+        known.newest, known.step = meta["newest"], meta["step"]
         known.held.clear()
         changed = paused != known.paused
         known.paused = paused

@@ -6,7 +6,7 @@ SELECT CAST(group_concat(
 ) AS BLOB)
 FROM (
     SELECT t.seq, t.id, t.estimate, t.attempt, t.failures, t.lost, t.created, t.bytes, CAST(p.spec AS TEXT) AS spec
-    FROM task AS t JOIN payload AS p ON p.seq = t.seq
+    FROM task AS t INDEXED BY task_ready JOIN payload AS p ON p.seq = t.seq
     WHERE t.flow = ? AND t.state = 1 AND t.seq < ?
     ORDER BY t.seq LIMIT ?
 )
