@@ -55,12 +55,13 @@ def _flow_passes(key: FlowKey, test: Test) -> bool:
 
 @dataclass
 class Conditions:
-    """What a candidate must pass. `flows` None: any flow. `rest` is decided on the whole task; `wide` says that payloads are read."""
+    """What a candidate must pass. `flows` None: any flow. `rest` is decided on the whole task; `hinted` says that a look at the text
+    of the submission leaves out most before."""
 
     narrow: list[Condition] = field(default_factory=list)
     flows: list[int] | None = None
     rest: list[Test] = field(default_factory=list)
-    wide: bool = False
+    hinted: bool = False
 
     @property
     def is_everything(self) -> bool:
@@ -89,10 +90,10 @@ def conditions(asked: Search, flows: Flows) -> Conditions:
             made.narrow.append(_signed(found, test))
         else:
             made.rest.append(test)
-            made.wide = True
             hint = _said_somewhere(test)
             if hint is not None:
                 made.narrow.append(hint)
+                made.hinted = True
     return made
 
 
@@ -199,11 +200,19 @@ def _number(expression: str, test: Test, *bound: int) -> Condition:
 
 
 def _said_somewhere(test: Test) -> Condition | None:
-    """For words without signs that JSON would write otherwise: a quick look at the text of the payload, which leaves out no match."""
-    if test.field or test.negated or len(test.texts) != 1:
+    """For texts that JSON writes as they are: a quick look at the text of the submission, which leaves out no match."""
+    texts = (*test.texts, *test.prefixes)
+    if test.negated or test.present or not texts or not all(_is_plain(text) for text in texts):
         return None
-    (word,) = test.texts
-    if not (word.isascii() and word.replace(" ", "").isalnum()):
-        return None
-    sql, values = begins("t.id", word.lower())
-    return f"({sql} OR CAST(p.spec AS TEXT) LIKE ?)", [*values, f"%{word}%"]
+    parts = ["CAST(p.spec AS TEXT) LIKE ?"] * len(texts)
+    values = [f"%{text}%" for text in texts]
+    if not test.field:
+        for word in texts:
+            sql, some = begins("t.id", word.lower())
+            parts.append(sql)
+            values += some
+    return f"({' OR '.join(parts)})", values
+
+
+def _is_plain(text: str) -> bool:
+    return text != "" and all(char >= " " and char not in '"\\' for char in text)

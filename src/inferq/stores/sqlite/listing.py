@@ -17,8 +17,10 @@ from inferq.task import Task
 
 BOUND: Final = 8000
 """Candidates that one page looks at where narrow columns decide; a page may then be short and still be followed by others."""
-WIDE_BOUND: Final = 2000
-"""The same where payloads have to be read."""
+HINTED_BOUND: Final = 4000
+"""The same where the text of submissions is looked at."""
+DECODED_BOUND: Final = 1000
+"""The same where submissions have to be decoded."""
 _FIRST: Final = 200
 
 _COLUMNS: Final = (
@@ -58,7 +60,7 @@ def find(db: sqlite3.Connection, flows: Flows, asked: Search, after: Cursor | No
 def _gather(db: sqlite3.Connection, source: Source, found: Conditions, asked: Search, limit: int) -> tuple[list[Task], Key | None]:
     """The first tasks that pass, one more than the limit if there are so many, and how far the candidates were looked at."""
     where, values = found.where()
-    left = WIDE_BOUND if found.wide else BOUND
+    left = BOUND if not found.rest else HINTED_BOUND if found.hinted else DECODED_BOUND
     count = limit + 1 if found.is_everything else max(limit + 1, _FIRST)
     tasks: list[Task] = []
     while True:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
+from inferq.errors import FAILURE_CODES
 from inferq.query.resolving import sure_states
 from inferq.query.words import Search, Span, Test
 from inferq.stores.sqlite.conditions import Conditions, begins, json_list
@@ -298,6 +299,8 @@ def _values_of(db: sqlite3.Connection, name: str, prefix: str) -> list[str]:
 
 
 def _failing(asked: Search) -> list[Range] | None:
-    for test in _sure(asked, "error"):
-        return [Range("task INDEXED BY task_code", "code = ? AND code IS NOT NULL", (code,)) for code in dict.fromkeys(test.texts)]
+    for test in asked.tests:
+        if test.field == "error" and not test.negated:
+            codes = sorted(FAILURE_CODES) if test.present else test.texts
+            return [Range("task INDEXED BY task_code", "code = ? AND code IS NOT NULL", (code,)) for code in dict.fromkeys(codes)]
     return None
