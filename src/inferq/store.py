@@ -15,11 +15,11 @@ import msgspec
 from inferq.access import AuditEntry
 from inferq.batch import Batch, BatchFailures, BatchItem, BatchLine, NewBatch
 from inferq.clock import Now
-from inferq.errors import ClaimLost, InvalidQuery, WrongState
+from inferq.errors import ClaimLost, InvalidQuery, InvalidTask, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
 from inferq.policy import Want
-from inferq.query import At, Compare, Query, Search, Term, Text, parse, search
+from inferq.query import LARGEST_LIMIT, At, Compare, Query, Search, Term, Text, parse, search
 from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, Size, State, Task, TaskResult
 
 
@@ -85,6 +85,14 @@ def query_of(where: Where) -> Query:
     if where is None:
         return Query()
     raise InvalidQuery(f"expected a Filter or a text of the filter language, got {type(where).__name__}")
+
+
+def page_size(limit: int | None, query: Query) -> int:
+    """How many tasks a page has: the limit that was given, else the filter's own, else 50. Raises InvalidTask."""
+    wanted = limit if limit is not None else query.limit or 50
+    if type(wanted) is not int or not 1 <= wanted <= LARGEST_LIMIT:
+        raise InvalidTask(f"expected a number from 1 to {LARGEST_LIMIT}, got {wanted!r}", field="limit")
+    return wanted
 
 
 Cursor = int | str

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferq.client.files import save_new
-from inferq.client.filters import query_text
 from inferq.client.follow import Patience, follow
 from inferq.client.transport import Query, Request, Transport, get, post
 from inferq.clock import SystemClock, seconds
@@ -22,7 +21,7 @@ from inferq.errors import InferqError, InvalidTask, ProtocolError, StoreClosed, 
 from inferq.events import Event, type_filter
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import checked, checked_priority
-from inferq.store import Filter, LoggedChunk, Page, Position, StoreStats
+from inferq.store import Cursor, LoggedChunk, Page, Position, StoreStats, Where, page_size, query_of
 from inferq.task import AttemptRecord, Submission, Task, TaskResult, new_id
 from inferq.wire.native import (
     ChunkView,
@@ -38,7 +37,8 @@ from inferq.wire.native import (
 if TYPE_CHECKING:
     from inferq.doors.schedules import SchedulesDoor
 
-_LARGEST_PAGE: Final = 10_000
+_LARGEST_PAGE: Final = 1000
+"""Tasks that a server gives at once; a page may be shorter than its limit."""
 _POLL: Final = 25.0
 """Seconds that one request waits for a task's end; longer ones are cut by proxies."""
 _AT_ONCE: Final = 16
@@ -140,15 +140,15 @@ class AsyncClient(AsyncDoor):
         """Raises TaskNotFound."""
         return (await self.transport.ask(get("tasks", _id(id)), TaskView)).task()
 
-    async def list(self, where: Filter | None = None, *, limit: int = 50, after: int | None = None) -> Page:
-        """One page, newest first; pass the page's `after` to go on."""
-        if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
-            raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
-        if after is not None and type(after) is not int:
+    async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
+        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None."""
+        said = query_of(where)
+        wanted = page_size(limit, said)
+        if after is not None and type(after) not in (int, str):
             raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
-        query: Query = {"q": query_text(where) if where is not None else None, "limit": limit, "after": after}
+        query: Query = {"q": str(said) or None, "limit": min(wanted, _LARGEST_PAGE), "after": after}
         page = await self.transport.ask(get("tasks", query=query), Listing[TaskView])
-        return Page([view.task() for view in page.items], None if page.next is None else int(page.next))
+        return Page([view.task() for view in page.items], int(page.next) if page.next is not None and page.next.isdecimal() else page.next)
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""

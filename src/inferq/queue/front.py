@@ -28,8 +28,8 @@ from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
 from inferq.intake import admit, checked_priority
-from inferq.query import LARGEST_LIMIT, search
-from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, query_of
+from inferq.query import search
+from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, page_size, query_of
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
 
@@ -268,9 +268,7 @@ class AsyncQueue(AsyncDoor):
     async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
         """One page, newest first unless the filter says otherwise; pass the page's `after` to go on."""
         query = query_of(where)
-        wanted = limit if limit is not None else query.limit or 50
-        if type(wanted) is not int or not 1 <= wanted <= LARGEST_LIMIT:
-            raise InvalidTask(f"expected a number from 1 to {LARGEST_LIMIT}, got {wanted!r}", field="limit")
+        wanted = page_size(limit, query)
         if after is not None and type(after) not in (int, str):
             raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
         return await self.store.find(search(query, self._clock.read().wall), after=after, limit=wanted)

@@ -13,10 +13,10 @@ from msgspec import Meta
 import inferq
 from inferq.errors import InferqError
 from inferq.metrics import Gauge, Labels
+from inferq.query import Search
 from inferq.server.call import Call, Reply, Text
 from inferq.server.prometheus import CONTENT_TYPE, exposition
 from inferq.server.route import Plain, Route, route
-from inferq.store import Filter
 from inferq.wire.native import Health
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ async def _oldest(app: App) -> float:
     if not heads:
         return 0.0
     first = min(head.seq for head in heads)
-    page = await app.queue.store.find(Filter(), after=first + 1, limit=1)
+    page = await app.queue.store.find(Search(), after=first + 1, limit=1)
     if not page.tasks or page.tasks[0].seq != first:
         return 0.0
     task = page.tasks[0]

@@ -14,6 +14,7 @@ from inferq.clock import SystemClock
 from inferq.errors import (
     DuplicateKey,
     InferqError,
+    InvalidQuery,
     InvalidRequest,
     InvalidTask,
     PayloadTooLarge,
@@ -25,10 +26,11 @@ from inferq.errors import (
     WrongState,
 )
 from inferq.intake import STREAMED_ACTIONS
+from inferq.query import Query, parse
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.store import Filter
-from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id
+from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id, priority_number
 from inferq.wire import native
 from inferq.wire.native import Explained, Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
@@ -41,8 +43,17 @@ class WaitQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
+    q: Annotated[str, Meta(max_length=10_000, description="A text of the filter language, such as `state:failed created:>-2h`.")] = ""
     state: list[State] = []
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    status: Annotated[list[State], Meta(description="The same as `state`.")] = []
+    action: list[str] = []
+    type: Annotated[list[str], Meta(description="The same as `action`.")] = []
+    executor: list[str] = []
+    executor_type: Annotated[list[str], Meta(description="The same as `executor`.")] = []
+    model: list[str] = []
+    priority: Annotated[list[str], Meta(description="Names or numbers.")] = []
+    tag: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Without it what the filter says, or 50.")] | None = None
     after: Annotated[str, Meta(description="The `next` of the page before.")] | None = None
     payload: Annotated[bool, Meta(description="Whether tasks carry their payload.")] = True
 
@@ -124,24 +135,38 @@ def _now() -> int:
     return _clock.read().wall
 
 
-@route("GET", "/api/tasks", role="read", query=ListQuery, returns={200: Listing[TaskView]})
+@route("GET", "/api/tasks", role="read", query=ListQuery, returns={200: Listing[TaskView]}, errors=(InvalidQuery,))
 async def list_(call: Call) -> Reply:
-    """List tasks, newest first."""
+    """List tasks, newest first unless the filter says otherwise. All that is given must hold. A page may be short, even empty, and still
+    be followed by others: go on with `next` until it is null."""
     query: ListQuery = call.query
-    after = _cursor(query.after)
-    tenant = call.principal.tenant
-    where = Filter(states=tuple(query.state), tenants=() if tenant is None else (tenant,))
-    page = await call.queue.list(where, limit=query.limit, after=after)
+    where = _where(query, call.principal.tenant)
+    limit = min(1000, where.limit or 50) if query.limit is None else query.limit
+    page = await call.queue.list(where, limit=limit, after=query.after)
     items = [task_view(task, payload=query.payload) for task in page.tasks]
     return Reply(Listing(items, None if page.after is None else str(page.after)))
 
 
-def _cursor(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise InvalidRequest("expected the `next` of a page", parameter="after")
-    return int(text)
+def _where(query: ListQuery, tenant: str | None) -> Query:
+    """What the filter and the parameters say together; a caller of a tenant sees that tenant's tasks only."""
+    said = parse(query.q)
+    given = Filter(
+        states=(*query.state, *query.status),
+        actions=(*query.action, *query.type),
+        executors=(*query.executor, *query.executor_type),
+        models=tuple(query.model),
+        priorities=tuple(map(_priority, query.priority)),
+        tenants=() if tenant is None else (tenant,),
+        tag=query.tag,
+    )
+    return Query((*said.terms, *given.query().terms), said.sort, said.limit)
+
+
+def _priority(text: str) -> int:
+    try:
+        return priority_number(text)
+    except ValueError as error:
+        raise InvalidRequest(str(error), parameter="priority") from None
 
 
 @route("GET", "/api/tasks/{id}", role="read", query=WaitQuery, returns={200: TaskView, 304: None}, errors=(TaskNotFound,))

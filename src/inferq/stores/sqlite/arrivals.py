@@ -33,7 +33,6 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
         except InferqError as error:
             replies.append(error)
             continue
-        tx.dated(now.wall)
         replies.append([arrivals.take(task, known, now.wall) for task in new])
     arrivals.write()
     return replies
@@ -50,6 +49,7 @@ class Arrivals:
         self._entered: dict[int, list[int]] = {}
         self._last_key: FlowKey | None = None
         self._last_flow = 0
+        self._wall: int | None = None
         self._counts = {PENDING: [0, 0], SCHEDULED: [0, 0]}
         self._limited = any(limits.max_queued is not None for limits in tx.known.limits.values())
 
@@ -74,6 +74,9 @@ class Arrivals:
             first = known.get((task.flow.tenant, key))
             if first is not None:
                 return first[0]
+        if wall != self._wall:
+            self._wall = wall
+            tx.dated(wall)
         seq = tx.seq = tx.seq + 1
         if task.flow is self._last_key:
             flow = self._last_flow
