@@ -169,7 +169,7 @@ async def test_c08_no_hidden_limit_of_half_a_minute_cuts_a_stream(
 
 def test_c09_every_library_that_is_imported_is_declared() -> None:
     declared = {re.split(r"[ <>=!;\[]", line, maxsplit=1)[0].lower() for line in metadata.requires("inferq") or []}
-    own_names = {"yaml": "pyyaml"}
+    own_names = {"yaml": "pyyaml", "prometheus_client": "prometheus-client"}
     imported = set()
     for file in (ROOT / "src" / "inferq").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
