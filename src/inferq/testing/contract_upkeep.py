@@ -112,9 +112,9 @@ class UpkeepContract(ContractBase):
         assert (task.state, task.lost, task.failures, task.worker) == (State.PENDING, 1, 0, None)
         assert [claim.task.id for claim in await there.claim(2)] == [id, younger], "it keeps its place"
         (record,) = await there.store.attempts(id)
-        assert (record.number, record.outcome, record.worker) == (1, "lost", here.store.instance)
+        assert (record.number, record.outcome, record.worker) == (1, "lost", claim.worker)
         event = next(event for event in await there.events(id) if isinstance(event, TaskRescued))
-        assert (event.attempt, event.worker) == (1, here.store.instance)
+        assert (event.attempt, event.worker) == (1, claim.worker)
         for lost in (await here.append(claim, "late"), await here.complete(claim)):
             assert lost is not None
             assert lost.reason == "superseded"
