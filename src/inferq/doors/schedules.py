@@ -238,6 +238,8 @@ def template_fields(task: Submission | Mapping[str, Any]) -> dict[str, Any]:
     fields["action"] = fields.pop("type")
     fields.setdefault("executor", "ollama")
     said = {name: fields.pop(name) for name in _OF_PAYLOADS if name in fields}
+    if fields["action"] == "chat" and "prompt" in said and "messages" not in said:
+        said["messages"] = [{"role": "user", "content": said.pop("prompt")}]
     if said:
         fields["payload"] = {**fields.get("payload", {}), **said}
     return fields
