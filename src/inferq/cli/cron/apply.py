@@ -36,9 +36,10 @@ _ALIASES = {"schedule": "expression", "cron": "expression", "cron_expr": "expres
 @output_options()
 @click.pass_obj
 def apply(app: App, path: Path, prune: bool, dry_run: bool) -> None:
-    """Make the schedules be those of a file. Safe to run again and again.
+    """Make the schedules be those of a file.
 
-    The file has a table `schedules` of names: each has `expression` and `task`, and may have tz, enabled, misfire, window,
+    Safe to run again and again. The file has a table `schedules` of names: each has `expression` and `task`, and
+    may have tz, enabled, misfire, window,
     overlap, jitter, start_within, end_within and metadata. All of it is checked before anything changes. What is so already is left alone.
     """
     app.run(_apply(app, _read(path), prune=prune, dry_run=dry_run))

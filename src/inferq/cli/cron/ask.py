@@ -23,8 +23,8 @@ _SHOWN = 5
     cls=Command,
     examples="""
         inferq cron list
-        inferq cron list --enabled --json name,next_fire
-        inferq cron list -q --disabled | xargs inferq cron enable
+        inferq cron list --enabled --json=name,next_fire
+        inferq cron list -q --disabled | inferq cron enable -
     """,
     exits=(Exit.UNREACHABLE,),
     fields=SCHEDULE_FIELDS,
@@ -37,9 +37,10 @@ _SHOWN = 5
 @output_options()
 @click.pass_obj
 def list_(app: App, enabled: bool | None, limit: int, offset: int, after: str) -> None:
-    """List schedules by name.
+    """List schedules.
 
-    NEXT RUN is when the next task is made, jitter and all; -o wide adds the policies and why the last fire made no task.
+    They are sorted by name. NEXT RUN is when the next task is made, jitter and all; -o wide adds the policies and
+    why the last fire made no task.
     """
     app.run(_list(app, enabled, limit=limit, offset=offset, after=after))
 
@@ -68,9 +69,9 @@ async def _list(app: App, enabled: bool | None, *, limit: int, offset: int, afte
 @output_options()
 @click.pass_obj
 def show(app: App, name: str) -> None:
-    """Show everything about one schedule, and its next fires.
+    """Show everything about one schedule.
 
-    NAME is a name, an id, or the beginning of an id.
+    Its next fires are shown too. NAME is a name, an id, or the beginning of an id.
     """
     app.run(_show(app, name))
 
@@ -99,7 +100,10 @@ async def _show(app: App, name: str) -> None:
 @output_options()
 @click.pass_obj
 def history(app: App, name: str, limit: int) -> None:
-    """List the tasks that a schedule made, newest first, as far as retention keeps them."""
+    """List the tasks that a schedule made.
+
+    Newest first, as far as retention keeps them.
+    """
     app.run(_history(app, name, limit))
 
 
@@ -125,9 +129,10 @@ async def _history(app: App, name: str, limit: int) -> None:
 @output_options()
 @click.pass_obj
 def test(app: App, expression: str | None, option: str | None, tz: str, count: int, after: datetime | None) -> None:
-    """Say when an expression fires next, and what it means in words.
+    """Say when an expression fires next.
 
-    EXPRESSION has five fields (minute, hour, day of month, month, day of week) or is @hourly, @daily, @weekly, @monthly,
+    And what it means in words. EXPRESSION has five fields (minute, hour, day of month, month, day of week) or is
+    @hourly, @daily, @weekly, @monthly,
     @yearly. No queue is needed.
     """
     if (expression is None) == (option is None):

@@ -84,9 +84,9 @@ async def _one(app: App, change: Callable[[SchedulesDoor], Awaitable[Schedule]])
 @output_options()
 @click.pass_obj
 def update(app: App, name: str, said: Said) -> None:
-    """Change a schedule: what is said is set, the rest stays.
+    """Change a schedule.
 
-    Another time counts from now on. NAME is a name, an id, or the beginning of an id.
+    What is said is set, the rest stays. Another time counts from now on. NAME is a name, an id, or the beginning of an id.
     """
     fields = said.times()
     if not fields and not said.changes_task:
@@ -125,31 +125,40 @@ async def _each(app: App, given: tuple[str, ...], act: Callable[[SchedulesDoor, 
     app.end(together(ends))
 
 
-@click.command(cls=Command, examples="inferq cron enable daily", exits=_SWITCHED, fields=SCHEDULE_FIELDS)
+@click.command(
+    cls=Command,
+    examples="inferq cron enable daily\ninferq cron list -q --disabled | inferq cron enable -",
+    exits=_SWITCHED,
+    fields=SCHEDULE_FIELDS,
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @output_options()
 @click.pass_obj
 def enable(app: App, names: tuple[str, ...]) -> None:
-    """Let schedules fire, from now on: what was missed meanwhile is not made up for.
+    """Let schedules fire, from now on.
 
-    `-` reads names from standard input.
+    What was missed meanwhile is not made up for. `-` reads names from standard input.
     """
     app.run(_each(app, names, lambda schedules, name: schedules.enable(name)))
 
 
-@click.command(cls=Command, examples="inferq cron disable daily", exits=_SWITCHED, fields=SCHEDULE_FIELDS)
+@click.command(
+    cls=Command, examples="inferq cron disable daily\ninferq cron disable daily nightly", exits=_SWITCHED, fields=SCHEDULE_FIELDS
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @output_options()
 @click.pass_obj
 def disable(app: App, names: tuple[str, ...]) -> None:
-    """Let schedules fire no more; their tasks go on.
+    """Let schedules fire no more.
 
-    `-` reads names from standard input.
+    Their tasks go on. `-` reads names from standard input.
     """
     app.run(_each(app, names, lambda schedules, name: schedules.disable(name)))
 
 
-@click.command(cls=Command, examples="inferq cron remove daily", exits=_SWITCHED, fields=SCHEDULE_FIELDS)
+@click.command(
+    cls=Command, examples="inferq cron remove daily\ninferq cron remove daily -o json > daily.json", exits=_SWITCHED, fields=SCHEDULE_FIELDS
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @output_options()
 @click.pass_obj
@@ -177,7 +186,10 @@ def remove(app: App, names: tuple[str, ...]) -> None:
 @output_options()
 @click.pass_obj
 def run(app: App, name: str, key: str | None, wait: bool, wait_timeout: float | None) -> None:
-    """Make a schedule's task now, whatever its times and policies say, enabled or not."""
+    """Make a schedule's task now.
+
+    Whatever its times and policies say, enabled or not.
+    """
     app.run(_run(app, name, key, wait=wait or wait_timeout is not None, timeout=wait_timeout))
 
 
