@@ -89,3 +89,14 @@ def test_a_terminal_that_goes_away_stops_a_worker_that_was_started_on_it(process
     process.send_signal(signal.SIGHUP)
     assert told(process, "worker.stopped")
     assert process.wait(30) == 0
+
+
+def test_a_server_reloads_too(processes: Any, file: Path) -> None:
+    server = processes.start("serve", "--port", "0", "--no-work")
+    told(server, "server.started")
+    file.write_text(f'[worker]\nslots = 2\n[server]\nmax_body_bytes = "1MB"\n{TWO}')
+    server.send_signal(signal.SIGHUP)
+    line = told(server, "config.reloaded")
+    assert (line["applied"], line["restart"]) == (["worker.slots"], ["server.max_body_bytes"])
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0

@@ -114,7 +114,7 @@ def _run(args: list[str], app: App) -> int:
 
     try:
         if _COMPLETION in os.environ:
-            root.main(args, prog_name="inferq", complete_var=_COMPLETION)
+            root.main(args, prog_name="inferq", complete_var=_COMPLETION, obj=app)
         # Not through `root.main`: it would end a closed pipe with 1, as if something had failed.
         with root.make_context("inferq", args, obj=app) as ctx:
             root.invoke(ctx)

@@ -6,11 +6,14 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from inferq.cli.exits import MEANING, Exit
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +28,18 @@ class Verb(NamedTuple):
     target: str
     short: str
     section: str = "Commands"
+
+
+class _Completed(click.types.StringParamType):
+    """A text whose values the shell completes."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from inferq.cli.complete import complete
+
+        return complete(ctx, param, incomplete)
+
+
+_COMPLETED = _Completed()
 
 
 class Option(click.Option):
@@ -55,6 +70,9 @@ class Command(click.Command):
         self.fields = fields
         taken = {name for param in self.params for name in (*param.opts, *param.secondary_opts)}
         self.params += [option for option in global_options(hidden=True) if not taken & set(option.opts)]
+        for param in self.params:
+            if param.type is click.STRING:
+                param.type = _COMPLETED
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _attach_json(self.params, args))

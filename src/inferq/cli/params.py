@@ -13,6 +13,8 @@ import click
 T = TypeVar("T")
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     _Base = click.ParamType[Any]  # generic for the type checker only: older click cannot subscript it
 else:
     _Base = click.ParamType
@@ -32,6 +34,11 @@ class Parsed(_Base, Generic[T]):
             return self._read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from inferq.cli.complete import complete
+
+        return complete(ctx, param, incomplete)
 
 
 def priority(text: str) -> int:
