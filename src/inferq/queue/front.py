@@ -34,6 +34,7 @@ from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.doors.batches import BatchesDoor
     from inferq.doors.schedules import SchedulesDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.keys import LocalKeys
@@ -213,6 +214,18 @@ class AsyncQueue(AsyncDoor):
 
             self._keys = LocalKeys(self.store, self._clock, self._instant, self._settings.store.retention)
         return self._keys
+
+    @cached_property
+    def batches(self) -> BatchesDoor:
+        """Many tasks under one name: files of them, their progress, their results."""
+        from inferq.queue.batches import LocalBatches
+
+        store = self._settings.store
+
+        def ready(fields: Mapping[str, Any]) -> NewTask:
+            return admit(fields, self._places().executor_of, max_bytes=store.max_payload_bytes)
+
+        return LocalBatches(self, self._clock, admit=ready, max_queue_size=store.max_queue_size)
 
     @property
     def schedules(self) -> SchedulesDoor:

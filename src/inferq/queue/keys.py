@@ -187,7 +187,6 @@ class LocalKeys(KeysDoor):
             await self._store.put_record(RecordPut(TENANT, tenant, _encode(limits)), now)
         return limits
 
-
     # the audit log ---------------------------------------------------------------------------------------------------
 
     async def audit(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:
