@@ -215,7 +215,7 @@ class AsyncQueue(AsyncDoor):
             self._keys = LocalKeys(self.store, self._clock, self._instant, self._settings.store.retention)
         return self._keys
 
-    @cached_property
+    @property
     def batches(self) -> BatchesDoor:
         """Many tasks under one name: files of them, their progress, their results."""
         from inferq.queue.batches import LocalBatches
