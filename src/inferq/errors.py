@@ -32,6 +32,7 @@ InferqError
     ├── RetryLater                      wait: rate limited or overloaded; burns no attempt
     ├── Unavailable                     again: connect, 5xx, cut stream; burns an attempt
     └── Reject                          now fail: asking again cannot help
+        └── Untranslatable              not in this backend's words; one that speaks the task's own may run it
 """
 
 from __future__ import annotations
@@ -483,3 +484,8 @@ class Reject(ExecutorError):
 
     def __init__(self, message: str, *, failure: FailureCode = "bad_request") -> None:
         super().__init__(message, failure=failure)
+
+
+class Untranslatable(Reject):
+    """The task says something that this backend's dialect has no word for. A backend of the task's own executor may run it."""
+

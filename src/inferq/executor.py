@@ -83,10 +83,12 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether a backend can work now; `detail` is one line for people."""
+    """Whether a backend can work now; `detail` is one line for people. `answered` says of one that is not ok that it is there all the
+    same: its tasks are tried, and fail with the reason, while those of a backend that does not answer wait."""
 
     ok: bool
     detail: str = ""
+    answered: bool = False
 
 
 Produced = AsyncIterator[Chunk | Answer] | Awaitable[Answer | JSON]
@@ -115,6 +117,10 @@ class Executor:
     """True where a task without `model` must be refused at submit."""
     description: ClassVar[str] = ""
     """One line for `inferq executors`."""
+    dialect: ClassVar[str] = ""
+    """Whose words its payloads speak (`ollama`, `openai`), where that is known; so that tasks of one can be run on the other."""
+    address: str | None = None
+    """The server that it calls, without credentials; None where there is no such single place. Tells whether it is remote."""
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
         self.name = name

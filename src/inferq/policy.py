@@ -8,10 +8,12 @@ with the smallest sequence number, and narrows them by `steps`: functions that e
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from inferq.placement import Rank, shares
 from inferq.task import FlowKey, Head, Size
 
 Rung = tuple[str, int, Size]
@@ -125,6 +127,18 @@ class Heads:
                 del self._rungs[lane]
         return found
 
+    def waiting(self, lane: str, bound: int) -> int:
+        """How many tasks wait in a lane, counted up to `bound` and the flow that reaches it."""
+        count = 0
+        for heap in self._rungs.get(lane, {}).values():
+            for seq, flow in heap:
+                head = self._by_flow.get(flow)
+                if head is not None and head.seq == seq:
+                    count += head.length
+                    if count >= bound:
+                        return count
+        return count
+
     def first(self, tier: Sequence[Head], limit: int) -> tuple[list[Head], int]:
         """Up to `limit` flows of the tier with the smallest heads, and how many tasks wait in those flows.
 
@@ -171,11 +185,18 @@ class Want(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pool(msgspec.Struct, frozen=True):
-    """Slots that are free in one place, and the open lanes that may use them."""
+    """Slots that are free in one place, and the open lanes that may use them. Pools of one name share their slots.
+
+    A pool with a `rank` has one lane, which other pools serve too: `rank` says how a task of that head ranks here (smaller is served
+    first), or None that it may not run here; `weight` divides tasks among pools of one rank.
+    """
 
     name: str
     lanes: Sequence[str]
     free: int
+    remote: bool = False
+    rank: Callable[[Head], Rank | None] | None = None
+    weight: float = 1.0
 
 
 def plan(
@@ -186,31 +207,107 @@ def plan(
     now: int,
     view: View | None = None,
     steps: Sequence[Step] = DEFAULT_STEPS,
+    rng: random.Random | None = None,
 ) -> list[Want]:
     """Fill the free slots of the pools, at most `limit` over all; one want a pool, empty when nothing can run.
 
-    The best tier over all pools is served first; the next one only with what it leaves free.
+    The best tier over all pools is served first; the next one only with what it leaves free. `rng` draws where pools share a lane.
     """
     view = view or View(heads.since)
-    free = {pool.name: min(pool.free, limit) for pool in pools if pool.free > 0}
-    tiers: dict[str, list[tuple[int, ...]]] = {}
-    used: dict[str, set[Rung]] = {name: set() for name in free}
-    left = limit
-    while left > 0:
-        fronts = [(pool, heads.frontier(pool.lanes, without=used[pool.name])) for pool in pools if free.get(pool.name, 0) > 0]
+    grants = _Grants(heads, pools, limit, rng or random.Random(0))  # noqa: S311 - a spread needs no secrecy
+    while grants.left > 0:
+        fronts = grants.fronts()
         tier = frozenset(head.flow for head in choose([head for _, front in fronts for head in front], view, now, steps=steps))
         if not tier:
             break
-        served = [(pool, [head for head in front if head.flow in tier]) for pool, front in fronts]
-        for pool, mine in sorted((s for s in served if s[1]), key=lambda s: min(head.seq for head in s[1])):
-            room = min(free[pool.name], left)
-            used[pool.name].update(rung_of(head) for head in mine)
-            if room == 0:
-                continue
-            flows, waiting = heads.first(mine, room)
-            tiers.setdefault(pool.name, []).append(tuple(head.flow for head in flows))
-            taken = min(room, waiting)
-            free[pool.name] -= taken
-            left -= taken
-    granted = {name: min(pool.free, limit) - free[name] for pool in pools if (name := pool.name) in tiers}
-    return [Want(name, tuple(tiers[name]), count) for name, count in granted.items()]
+        served = [(number, mine) for number, front in fronts if (mine := [head for head in front if head.flow in tier])]
+        served.sort(key=lambda entry: min(head.seq for head in entry[1]))
+        shared: dict[str, list[tuple[int, list[Head]]]] = {}
+        for number, mine in served:
+            if pools[number].rank is not None:
+                shared.setdefault(pools[number].lanes[0], []).append((number, mine))
+        for number, mine in served:
+            if pools[number].rank is None:
+                grants.give(number, mine)
+            elif group := shared.pop(pools[number].lanes[0], None):
+                grants.divide(group)
+    return grants.wants()
+
+
+class _Grants:
+    """What a plan has promised so far."""
+
+    def __init__(self, heads: Heads, pools: Sequence[Pool], limit: int, rng: random.Random) -> None:
+        self.left = limit
+        self._heads = heads
+        self._pools = pools
+        self._rng = rng
+        self._free: dict[str, int] = {}
+        for pool in pools:
+            self._free[pool.name] = max(self._free.get(pool.name, 0), min(pool.free, limit))
+        self._used: list[set[Rung]] = [set() for _ in pools]
+        self._tiers: list[list[tuple[int, ...]]] = [[] for _ in pools]
+        self._granted = [0] * len(pools)
+
+    def fronts(self) -> list[tuple[int, list[Head]]]:
+        """For each pool with room, by its number, the heads that it may serve next."""
+        found: list[tuple[int, list[Head]]] = []
+        for number, pool in enumerate(self._pools):
+            if self._room(number) > 0:
+                front = self._heads.frontier(pool.lanes, without=self._used[number])
+                found.append((number, front if pool.rank is None else [head for head in front if pool.rank(head) is not None]))
+        return found
+
+    def give(self, number: int, mine: Sequence[Head]) -> None:
+        """All the room there is to the tasks behind these heads."""
+        self._used[number].update(rung_of(head) for head in mine)
+        room = min(self._room(number), self.left)
+        if room > 0:
+            flows, waiting = self._heads.first(mine, room)
+            self._promise(number, flows, min(room, waiting))
+
+    def divide(self, group: Sequence[tuple[int, list[Head]]]) -> None:
+        """One lane's tasks among the pools that serve it: rank by rank, inside a rank by weight and free slots."""
+        heads = {head.flow: head for _, front in group for head in front}
+        for number, front in group:
+            self._used[number].update(rung_of(head) for head in front)
+        for priority in dict.fromkeys(head.key.priority for head in sorted(heads.values(), key=lambda head: head.seq)):
+            mine = [head for head in heads.values() if head.key.priority == priority]
+            self._divide([number for number, _ in group], mine)
+
+    def _divide(self, numbers: Sequence[int], mine: Sequence[Head]) -> None:
+        ranked: dict[Rank, list[int]] = {}
+        for number in numbers:
+            rank = self._pools[number].rank
+            if rank is not None and (place := rank(mine[0])) is not None:
+                ranked.setdefault(place, []).append(number)
+        room = min(sum(self._room(number) for number in numbers), self.left)
+        if room <= 0:
+            return
+        flows, waiting = self._heads.first(mine, room)
+        waiting = min(waiting, room)
+        for place in sorted(ranked):
+            pools = [self._pools[number] for number in ranked[place]]
+            free = [self._room(number) for number in ranked[place]]
+            given = shares(waiting, free, [pool.weight for pool in pools], self._rng)
+            for number, count in zip(ranked[place], given, strict=True):
+                if count:
+                    self._promise(number, flows, count)
+                    waiting -= count
+
+    def _room(self, number: int) -> int:
+        pool = self._pools[number]
+        return min(self._free[pool.name], pool.free - self._granted[number])
+
+    def _promise(self, number: int, flows: Sequence[Head], count: int) -> None:
+        self._tiers[number].append(tuple(head.flow for head in flows))
+        self._granted[number] += count
+        self._free[self._pools[number].name] -= count
+        self.left -= count
+
+    def wants(self) -> list[Want]:
+        return [
+            Want(pool.name, tuple(tiers), count, pool.remote)
+            for pool, tiers, count in zip(self._pools, self._tiers, self._granted, strict=True)
+            if tiers
+        ]

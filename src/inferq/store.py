@@ -202,12 +202,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RecordPut(msgspec.Struct, frozen=True):
-    """A record to be put. `version` None: create or replace; 0: it must be new; else it must be at that version now."""
+    """A record to be put. `version` None: create or replace; 0: it must be new; else it must be at that version now. `quiet` puts it
+    without an event: for what is looked at when somebody asks, and would fill the log."""
 
     kind: str
     id: str
     body: bytes
     version: int | None = None
+    quiet: bool = False
 
 
 class StoreStats(msgspec.Struct, frozen=True):
@@ -378,7 +380,7 @@ class Store(BatchStore, Protocol):
         """Create or replace a record. Raises StaleRecord when it is not at the version that `put` names. Emits `record.changed`."""
         ...
 
-    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None) -> bool:
+    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None, quiet: bool = False) -> bool:
         """Remove a record; False when there was none. Raises StaleRecord when it is at another version than the one given."""
         ...
 

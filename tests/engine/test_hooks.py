@@ -140,7 +140,7 @@ async def test_classify_names_a_foreign_error_or_answers_in_its_stead(opened: An
 async def test_health_and_models_are_asked_of_the_backend(opened: Any) -> None:
     hooked = Hooked()
     queue = await opened(hooked)
-    (backend,) = queue.backends()
+    (backend,) = queue.places()
     assert await backend.executor.health() == Health(ok=True, detail="well")
     assert await backend.executor.models() == ["one", "two"]
 

@@ -41,7 +41,7 @@ async def queue() -> AsyncIterator[AsyncQueue]:
 async def started(queue: AsyncQueue, backend: str) -> Any:
     """A task that runs for minutes on that backend."""
     handle = await queue.chat("m", "x", executor="echo", backend=backend, payload=SLOW)
-    await wait_until(lambda: any(b.name == backend and b.busy for b in queue.backends()))
+    await wait_until(lambda: any(b.name == backend and b.busy for b in queue.places()))
     return handle
 
 
@@ -114,7 +114,7 @@ async def test_a_backend_that_is_gone_gets_nothing_new_and_closes_when_its_last_
     made = await queue.reconfigure(places(queue.settings, A))
 
     assert made.applied == ["backends.b (gone)"]
-    assert [backend.name for backend in queue.backends()] == ["a"]
+    assert [backend.name for backend in queue.places()] == ["a"]
     assert (await (await queue.chat("m", "new", executor="echo")).result(timeout=10)).backend == "a"
     assert (await running.refresh()).state == "running"
     assert "backend.closed" not in caplog.messages
@@ -131,10 +131,10 @@ async def test_a_new_backend_takes_what_waited_for_it(queue: AsyncQueue) -> None
 
 
 async def test_other_slots_and_models_need_no_new_executor_but_other_settings_do(queue: AsyncQueue) -> None:
-    a, b = queue.backends()
+    a, b = queue.places()
     wanted = (msgspec.structs.replace(A, slots=7, models=("m",)), msgspec.structs.replace(B, settings={"latency": 0.01}))
     await queue.reconfigure(places(queue.settings, *wanted))
-    new_a, new_b = queue.backends()
+    new_a, new_b = queue.places()
     assert new_a is a
     assert (a.slots, a.models) == (7, frozenset({"m"}))
     assert new_b is not b
@@ -142,11 +142,11 @@ async def test_other_slots_and_models_need_no_new_executor_but_other_settings_do
 
 
 async def test_backends_that_cannot_be_made_change_nothing_at_all(queue: AsyncQueue) -> None:
-    before = queue.backends()
+    before = queue.places()
     wrong = places(with_(queue.settings, worker={"slots": 99}), A, BackendSettings("c", "nothing"))
     with pytest.raises(UnknownExecutor):
         await queue.reconfigure(wrong)
-    assert queue.backends() == before
+    assert queue.places() == before
     assert queue.settings.worker.slots == 4
     assert queue._engine is not None
     assert queue._engine.worker.slots == 4

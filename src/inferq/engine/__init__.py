@@ -8,13 +8,17 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final
 
+from inferq.breaker import BreakerPolicy
 from inferq.clock import Clock
 from inferq.config import Settings
-from inferq.engine.attempt import Rules
+from inferq.engine.attempt import Rules as AttemptRules
 from inferq.engine.backends import Backend, Backends
+from inferq.engine.board import Board
+from inferq.engine.health import Watch
 from inferq.engine.ticker import Ticker
 from inferq.engine.upkeep import Upkeep
 from inferq.engine.worker import Worker
+from inferq.placement import Rules
 from inferq.policy import DEFAULT_STEPS, Step, ageing
 from inferq.store import Retention, Store
 from inferq.task import State
@@ -24,7 +28,7 @@ log: Final = logging.getLogger("inferq.engine")
 _PATIENCE: Final = 5.0
 """Seconds that a backend which left the configuration may take to close when everything stops."""
 
-__all__ = ["Backend", "Backends", "Engine"]
+__all__ = ["Backend", "Backends", "Engine", "breaker_of", "rules_of"]
 
 
 class Engine:
@@ -45,6 +49,9 @@ class Engine:
         self._steps = steps
         self.worker = Worker(store, backends, **self._of_worker(settings), clock=clock, rng=rng)
         self._upkeep = Upkeep(store, clock=clock, rng=rng, **_of_upkeep(settings))
+        self.watch = Watch(backends, settings.health, clock=clock, rng=rng, changed=self._changed)
+        self.board = Board(store, backends, slots=settings.worker.slots, clock=clock, switched=self._changed)
+        self.worker.on_change = self._changed
         self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -54,7 +61,7 @@ class Engine:
             "slots": worker.slots,
             "batch": worker.claim_batch,
             "poll": worker.poll_interval,
-            "rules": Rules.from_settings(worker, settings.retry),
+            "rules": AttemptRules.from_settings(worker, settings.retry),
             "steps": _steps(settings) if self._steps is None else self._steps,
         }
 
@@ -71,18 +78,32 @@ class Engine:
                 closing.add_done_callback(self._closing.discard)
         self.worker.reconfigure(**self._of_worker(settings))
         self._upkeep.reconfigure(**_of_upkeep(settings))
+        self._backends.govern(rules_of(settings), breaker_of(settings))
+        self.watch.reconfigure(settings.health)
+        self.board.slots = settings.worker.slots
+        self.board.look()
         self._ticker.max_queue_size = settings.store.max_queue_size
+        self._changed()
+
+    def _changed(self) -> None:
+        """A backend stands otherwise than before: say so, and look for work that can go now."""
+        self.board.changed()
+        self.watch.tend()
         self.worker.wake()
 
     async def start(self) -> None:
         """Take back what dead processes held and begin to claim."""
         await self._upkeep.start()
+        await self.board.start()
         await self.worker.start()
+        self.watch.start()
         self._ticker.start()
 
     async def stop(self, grace: float) -> None:
         """No new claims; finish or hand back within `grace` seconds; close the backends."""
         await self.worker.stop(grace)
+        await self.watch.stop()
+        await self.board.stop()
         await self._ticker.stop()
         await self._upkeep.stop()
         await self._backends.close()
@@ -111,6 +132,25 @@ def _of_upkeep(settings: Settings) -> dict[str, Any]:
         "chunk_age": retention.chunk_age,
         "event_age": retention.event_age,
     }
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The settings `remote.*` as the rules of placement."""
+    remote = settings.remote
+    return Rules(
+        remote.policy,
+        remote.local_first,
+        remote.max_local_queue,
+        remote.overflow_priority,
+        remote.remote_priority,
+        remote.fallback_to_local,
+    )
+
+
+def breaker_of(settings: Settings) -> BreakerPolicy:
+    """The settings `breaker.*` as a breaker's policy."""
+    breaker = settings.breaker
+    return BreakerPolicy(breaker.failures, breaker.initial_delay, breaker.max_delay)
 
 
 def _steps(settings: Settings) -> Sequence[Step]:

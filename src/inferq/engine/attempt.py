@@ -8,21 +8,21 @@ import random
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import msgspec
 
 from inferq.clock import Clock
 from inferq.config import RetrySettings, WorkerSettings
-from inferq.engine.backends import Backend
-from inferq.errors import FAILURE_CODES, ExecutorError, InvalidTask, PluginError, Reject, Unavailable
-from inferq.executor import Answer, Call, Chunk, ChunkKind, Executor, Usage
+from inferq.engine.backend import Backend
+from inferq.engine.handed import checked, readable, sound
+from inferq.errors import FAILURE_CODES, ExecutorError, InvalidTask, PluginError, Reject, RetryLater, Unavailable, Untranslatable
+from inferq.executor import Answer, Call, Chunk, Executor
 from inferq.retry import RetryPolicy, decide
-from inferq.task import Claim, Outcome
+from inferq.task import Claim, Outcome, Tried
 
 log: Final = logging.getLogger("inferq.attempt")
 
-_KINDS: Final = frozenset(get_args(ChunkKind))
 _OURS: Final = ("reset", "end")
 """Kinds of chunks that only the queue writes."""
 
@@ -60,6 +60,7 @@ class Attempt:
         "_heard",
         "_loop",
         "_on_deaf",
+        "_on_refused",
         "_rng",
         "_rules",
         "_silence",
@@ -67,7 +68,9 @@ class Attempt:
         "abandoned",
         "backend",
         "claim",
+        "refusal",
         "task",
+        "tried",
     )
 
     def __init__(
@@ -81,6 +84,7 @@ class Attempt:
         emit: Callable[[Chunk], None],
         loop: asyncio.AbstractEventLoop,
         on_deaf: Callable[[Attempt, Outcome | None], None],
+        on_refused: Callable[[Attempt, ExecutorError], Backend | None],
     ) -> None:
         self.claim = claim
         self.backend = backend
@@ -97,6 +101,11 @@ class Attempt:
         self._entered = False
         self._ended = False
         self._on_deaf = on_deaf
+        self._on_refused = on_refused
+        self.tried: tuple[Tried, ...] = ()
+        """Backends that refused it before its first chunk."""
+        self.refusal: ExecutorError | None = None
+        """Why its last backend refused it before its first chunk, where another might not have."""
         self.abandoned = False
         """Its outcome was reported although the call still runs."""
         self._deadline: asyncio.TimerHandle | None = None
@@ -126,8 +135,9 @@ class Attempt:
             late = self._too_late()
             if late is not None:
                 return late
-            answer = await self._perform()
-            return Outcome.completed(answer, backend=self.backend.name)
+            answer = await self._perform_somewhere()
+            backend = self.backend
+            return Outcome.completed(answer, backend=backend.name, remote=backend.remote, tried=self.tried)
         except asyncio.CancelledError:
             if self._stop is not None:
                 return self._interrupted()
@@ -153,8 +163,31 @@ class Attempt:
             return Outcome.failed("expired", "its deadline passed before this attempt", backend=self.backend.name)
         return None
 
-    async def _perform(self) -> Answer:
+    async def _perform_somewhere(self) -> Answer:
+        """On its backend, and on others after it, one after the other, while each fails before its first chunk."""
         self._arm()
+        while True:
+            try:
+                return await self._perform()
+            except Exception as error:
+                if self._heard is not None or not self._goes_on(error):
+                    raise
+
+    def _goes_on(self, error: Exception) -> bool:
+        """Whether another backend takes it over; `backend` is that one then."""
+        verdict = self._verdict(error)
+        if self._stop is not None or not _may_pass_on(verdict, at_most_once=self.claim.task.spec.at_most_once):
+            return False
+        refused, self.refusal = self.backend, verdict
+        other = self._on_refused(self, verdict)
+        if other is None:
+            return False
+        text = readable(str(verdict))[:_LONGEST_ERROR]
+        self.tried += (Tried(refused.name, verdict.failure if verdict.failure in FAILURE_CODES else "internal", text),)
+        self.backend, self.refusal = other, None
+        return True
+
+    async def _perform(self) -> Answer:
         executor = await self.backend.ready()
         call = self._call()
         kind = type(executor)
@@ -196,7 +229,7 @@ class Attempt:
         made: Any = executor.run(call)
         if isinstance(made, Awaitable):
             value = await made
-            return _checked(value, executor) if isinstance(value, Answer) else Answer(data=value)
+            return checked(value, executor) if isinstance(value, Answer) else Answer(data=value)
         answer: Answer | None = None
         keep = call.stream
         if not isinstance(made, AsyncGenerator):
@@ -208,14 +241,14 @@ class Attempt:
                 if isinstance(item, Chunk) and answer is None and item.kind not in _OURS:
                     self._hear()
                     if keep:
-                        self._emit(_sound(item, executor))
+                        self._emit(sound(item, executor))
                 elif isinstance(item, Answer) and answer is None:
                     answer = item
                 else:
                     raise PluginError(f"executor {executor.name} must yield Chunks and, last, one Answer; it yielded {item!r}")
         if answer is None:
             raise Unavailable(f"{executor.name}: the stream ended without its end mark", failure="server_error")
-        return _checked(answer, executor)
+        return checked(answer, executor)
 
     # clocks ----------------------------------------------------------------------------------------------------------
 
@@ -281,24 +314,31 @@ class Attempt:
         except Exception as broken:  # noqa: BLE001 - a plugin's hook may raise anything
             log.error("attempt.error_without_sense", extra=self._about(error))  # noqa: TRY400 - its text may quote the prompt
             text = f"{type(error).__name__}, which could not be judged: {broken}"
-            return Outcome.failed("internal", _readable(text)[:_LONGEST_ERROR], backend=self.backend.name)
+            return Outcome.failed("internal", readable(text)[:_LONGEST_ERROR], backend=self.backend.name)
 
     def _judged(self, error: BaseException) -> Outcome:
         if not isinstance(error, Exception):
             log.error("attempt.left_by_exit", extra=self._about(error))
             return self._decide(Reject(f"the executor left by {type(error).__name__}: {error}", failure="internal"))
+        verdict = self._verdict(error)
+        if verdict.failure == "internal" and not isinstance(error, ExecutorError | PluginError):
+            log.warning("attempt.unexpected_error", extra=self._about(error))
+        return self._decide(verdict)
+
+    @staticmethod
+    def _verdict(error: Exception) -> ExecutorError:
+        """What an exception says in the words of an executor."""
         if isinstance(error, ExecutorError):
-            return self._decide(error)
+            return error
         if isinstance(error, InvalidTask):
-            return self._decide(Reject(str(error)))
+            return Reject(str(error))
         if isinstance(error, PluginError):
-            return self._decide(Reject(str(error), failure="internal"))
+            return Reject(str(error), failure="internal")
         if isinstance(error, TimeoutError):
-            return self._decide(Unavailable(str(error) or "the executor timed out", failure="timeout"))
+            return Unavailable(str(error) or "the executor timed out", failure="timeout")
         if isinstance(error, OSError):
-            return self._decide(Unavailable(str(error) or type(error).__name__, failure="connect"))
-        log.warning("attempt.unexpected_error", extra=self._about(error))
-        return self._decide(Unavailable(f"{type(error).__name__}: {error}", failure="internal"))
+            return Unavailable(str(error) or type(error).__name__, failure="connect")
+        return Unavailable(f"{type(error).__name__}: {error}", failure="internal")
 
     def _about(self, error: BaseException) -> dict[str, Any]:
         """For the log: which task, and where in the code it went wrong. The error's text may quote the prompt: the task keeps that."""
@@ -313,7 +353,7 @@ class Attempt:
 
     def _decide(self, error: ExecutorError) -> Outcome:
         task = self.claim.task
-        error.args = (_readable(str(error))[:_LONGEST_ERROR],)
+        error.args = (readable(str(error))[:_LONGEST_ERROR],)
         if error.failure not in FAILURE_CODES:
             error.args = (f"{error} (failure {error.failure!r} is not a code)",)
             error.failure = "internal"
@@ -330,47 +370,21 @@ class Attempt:
         )
 
 
-def _checked(given: Answer, executor: Executor) -> Answer:
-    """The answer, if its fields have their types: structs do not check what they are built from. Raises PluginError."""
-    answer: Any = given
-    usage = answer.usage
-    good = (
-        isinstance(answer.text, str | None)
-        and isinstance(answer.message, dict | None)
-        and isinstance(answer.finish_reason, str | None)
-        and isinstance(answer.model, str | None)
-        and (answer.embeddings is None or (isinstance(answer.embeddings, list) and all(map(_is_vector, answer.embeddings))))
-        and (usage is None or (isinstance(usage, Usage) and all(isinstance(count, int | None) for count in msgspec.structs.astuple(usage))))
-    )
-    if not good:
-        raise PluginError(f"executor {executor.name} must answer with the types of Answer, it answered {str(answer)[:500]}")
-    return given
+_ABOUT_THE_BACKEND: Final = frozenset({"model_not_found", "quota_exhausted", "auth"})
+"""Refusals that say nothing of the task: another backend may have the model, the money or the right key."""
 
 
-def _is_vector(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(number, float | int) for number in value)
-
-
-def _sound(chunk: Any, executor: Executor) -> Chunk:
-    """The chunk as the log can keep it: a known kind, text that UTF-8 can hold, data that is JSON. Raises PluginError."""
-    if type(chunk.kind) is not str or chunk.kind not in _KINDS or type(chunk.text) is not str:
-        raise PluginError(f"executor {executor.name} must yield chunks of a known kind with text, it yielded {str(chunk)[:500]}")
-    kind: Any = chunk.kind
-    if chunk.data is not None:
-        try:
-            msgspec.json.encode(chunk.data)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise PluginError(f"executor {executor.name} must yield chunks of JSON values: {error!r}") from None
-    if not chunk.text.isascii():
-        text = _readable(chunk.text)
-        if text != chunk.text:
-            return Chunk(kind, text, chunk.data)
-    kept: Chunk = chunk
-    return kept
-
-
-def _readable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _may_pass_on(error: ExecutorError, *, at_most_once: bool) -> bool:
+    """Whether a task that got no chunk may be tried elsewhere at once. What may have been carried out is not sent twice if that matters."""
+    match error:
+        case RetryLater():
+            return True
+        case Unavailable():
+            return error.failure != "internal" and not (at_most_once and error.sent)
+        case Untranslatable():
+            return True
+        case _:
+            return error.failure in _ABOUT_THE_BACKEND
 
 
 __all__ = ["Attempt", "Rules", "Stop"]

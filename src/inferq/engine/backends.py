@@ -1,104 +1,26 @@
-"""The places where tasks run: their executors, slots and gates, and which of them serve a lane."""
+"""All backends of this process: which of them serve a lane, where a waiting task may go now, where a refused one goes instead."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-import msgspec
-
+from inferq.breaker import BreakerPolicy
 from inferq.config import BackendSettings
+from inferq.engine.backend import Backend, model_of
 from inferq.errors import ConfigError, PluginError, UnknownExecutor
 from inferq.executor import Executor
-from inferq.executors import found, load
+from inferq.executors import found
+from inferq.placement import Rank, Rules, View, rank, shares, wish_of
 from inferq.policy import Heads, Pool
-from inferq.task import lane_parts
+from inferq.task import REMOTE, Head, lane_parts
 
 log: Final = logging.getLogger("inferq.backends")
 
-
-class Backend:
-    """One configured place: an executor, how many tasks it runs at once, which models it serves."""
-
-    def __init__(self, executor: Executor, *, kind: str, slots: int | None = None, models: Iterable[str] = ()) -> None:
-        self.executor = executor
-        self.name = executor.name
-        self.kind = kind
-        self.slots = slots
-        self.models = frozenset(models)
-        self.busy = 0
-        self.settings: BackendSettings | None = None
-        """What it was made from, where that was a configuration."""
-        self.closed: dict[str, float] = {}
-        """Lanes that the backend asked to leave alone, until when (event loop time)."""
-        self._idle = asyncio.Event()
-        self._gate = asyncio.Lock()
-        self._opened = False
-        self._closed = False
-
-    @classmethod
-    def from_settings(cls, settings: BackendSettings) -> Backend:
-        """Raises UnknownExecutor or PluginError."""
-        executor = load(settings.executor)(settings.name, settings.opened())
-        made = cls(executor, kind=settings.executor, slots=settings.slots, models=settings.models)
-        made.settings = settings
-        return made
-
-    def adopts(self, wanted: BackendSettings) -> bool:
-        """Whether it becomes what is wanted without a new executor: a model server that it runs keeps running."""
-        mine = self.settings
-        return mine is not None and msgspec.structs.replace(mine, slots=wanted.slots, models=wanted.models) == wanted
-
-    def adopt(self, wanted: BackendSettings) -> None:
-        """Take over what `adopts` said yes to."""
-        self.settings, self.slots, self.models = wanted, wanted.slots, frozenset(wanted.models)
-
-    def leave(self) -> None:
-        """A task's call has ended."""
-        self.busy -= 1
-        if not self.busy:
-            self._idle.set()
-
-    async def drained(self) -> None:
-        """Until no call runs on it; for one that gets no new ones."""
-        while self.busy:
-            self._idle.clear()
-            await self._idle.wait()
-
-    def serves(self, lane: str) -> bool:
-        executor, model, backend = lane_parts(lane)
-        return executor == self.kind and backend in (None, self.name) and (not self.models or model in self.models)
-
-    def is_open(self, lane: str, now: float) -> bool:
-        """False while the lane's gate is closed; opens it when its time has come."""
-        until = self.closed.get(lane)
-        if until is None:
-            return True
-        if until > now:
-            return False
-        del self.closed[lane]
-        return True
-
-    def shut(self, lane: str, until: float) -> None:
-        """Close the lane's gate until that event loop time."""
-        self.closed[lane] = max(until, self.closed.get(lane, 0.0))
-
-    async def ready(self) -> Executor:
-        """The executor, opened once; an opening that failed is tried again by the next call."""
-        if not self._opened:
-            async with self._gate:
-                if not self._opened:
-                    await self.executor.open()
-                    self._opened, self._closed = True, False
-        return self.executor
-
-    async def close(self) -> None:
-        """Close the executor. Idempotent; a later call opens it again."""
-        if not self._closed:
-            self._closed, self._opened = True, False
-            await self.executor.close()
+__all__ = ["Backend", "Backends"]
 
 
 class Backends:
@@ -107,12 +29,25 @@ class Backends:
     With `installed` an executor that nobody configured but that a package brings is a backend of its own name, from first use on.
     """
 
-    def __init__(self, backends: Sequence[Backend], *, installed: bool = False) -> None:
-        self._installed = installed
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        installed: bool = False,
+        rules: Rules | None = None,
+        breaker: BreakerPolicy | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.installed = installed
+        self.rules = rules or Rules()
+        self._breaker = breaker or BreakerPolicy()
+        self.rng = rng or random.Random()  # noqa: S311 - a spread of work needs no secrecy
         self._by_name: dict[str, Backend] = {backend.name: backend for backend in backends}
         if len(self._by_name) < len(backends):
             names = ", ".join(backend.name for backend in backends)
             raise ConfigError(f"expected a name of its own for each backend, got {names}")
+        for backend in backends:
+            backend.policy = self._breaker
         self._serving: dict[str, tuple[Backend, ...]] = {}
 
     def renewed(self, wanted: Sequence[BackendSettings]) -> list[Backend]:
@@ -131,25 +66,51 @@ class Backends:
         self._by_name = {backend.name: backend for backend in renewed}
         for backend, settings in zip(renewed, wanted, strict=True):
             backend.adopt(settings)
-        self._installed = installed
+            backend.policy = self._breaker
+        self.installed = installed
         self._serving.clear()
         return gone
 
     def __iter__(self) -> Iterator[Backend]:
-        return iter(self._by_name.values())
+        return iter(tuple(self._by_name.values()))
 
     def __getitem__(self, name: str) -> Backend:
         return self._by_name[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def get(self, name: str) -> Backend | None:
+        return self._by_name.get(name)
+
+    def govern(self, rules: Rules, breaker: BreakerPolicy) -> None:
+        """Go on under these rules; breakers that count already keep their own."""
+        self.rules, self._breaker = rules, breaker
+        for backend in self._by_name.values():
+            backend.policy = breaker
+        self.changed()
+
+    def add(self, backends: Iterable[Backend]) -> None:
+        """More of them; one whose name is taken is left out."""
+        for backend in backends:
+            backend.policy = self._breaker
+            self._by_name.setdefault(backend.name, backend)
+        self.changed()
+
+    def changed(self) -> None:
+        """What a backend serves has changed."""
+        self._serving.clear()
+
     def of_kind(self, kind: str, backend: str | None = None) -> Backend:
-        """A backend of that executor (of that name, if one is given). Raises UnknownExecutor."""
+        """A backend of that executor, or one that runs its tasks too (of that name, if one is given). Raises UnknownExecutor."""
         self._bring_in(kind)
-        for candidate in self._by_name.values():
-            if candidate.kind == kind and backend in (None, candidate.name):
+        fitting = [candidate for candidate in self._by_name.values() if kind in candidate.kinds]
+        for candidate in sorted(fitting, key=lambda candidate: candidate.kind != kind):
+            if backend in (None, candidate.name):
                 return candidate
-        kinds = sorted({candidate.kind for candidate in self._by_name.values()})
-        if backend is not None and any(candidate.kind == kind for candidate in self._by_name.values()):
-            names = sorted(c.name for c in self._by_name.values() if c.kind == kind)
+        kinds = sorted({kind for candidate in self._by_name.values() for kind in candidate.kinds})
+        if backend is not None and fitting:
+            names = sorted(candidate.name for candidate in fitting)
             raise UnknownExecutor(f"expected a backend of executor {kind} ({', '.join(names)}), got {backend!r}", field="backend")
         raise UnknownExecutor(
             f"expected an executor that is configured here ({', '.join(kinds)}), got {kind!r}; see `inferq executors`", field="executor"
@@ -157,35 +118,108 @@ class Backends:
 
     def _bring_in(self, kind: str) -> None:
         """Raises PluginError for an installed executor that cannot be loaded."""
-        if self._installed and kind not in self._by_name and kind in found():
-            self._by_name[kind] = Backend.from_settings(BackendSettings(kind, kind))
+        if self.installed and kind not in self._by_name and kind in found():
+            self.add([Backend.from_settings(BackendSettings(kind, kind))])
 
     def executor_of(self, kind: str, backend: str | None = None) -> Executor:
         """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""
         return self.of_kind(kind, backend).executor
 
     def serving(self, lane: str) -> tuple[Backend, ...]:
+        """Backends that serve the lane. Those that listed their models without this one count only while none is known to have it."""
         serving = self._serving.get(lane)
         if serving is None:
             try:
                 self._bring_in(lane_parts(lane)[0])
             except PluginError as error:
                 log.warning("backend.plugin_failed", extra={"lane": lane, "error": str(error)})
-            serving = self._serving[lane] = tuple(backend for backend in self._by_name.values() if backend.serves(lane))
+            able = [backend for backend in self._by_name.values() if backend.serves(lane)]
+            if lane_parts(lane)[2] == REMOTE and not self.rules.fallback_to_local:
+                able = [backend for backend in able if backend.remote]
+            model = model_of(lane)
+            if len(able) > 1 and any(backend.has(model) for backend in able):
+                able = [backend for backend in able if backend.has(model) is not False]
+            serving = self._serving[lane] = tuple(able)
         return serving
+
+    # choosing --------------------------------------------------------------------------------------------------------
 
     def pools(self, heads: Heads, *, paused: frozenset[str], room: int, now: float) -> list[Pool]:
         """Free slots and the open lanes with work for them."""
         if "*" in paused:
             return []
         lanes: dict[str, list[str]] = {}
+        further: list[Pool] = []
         for lane in heads.lanes:
             if lane in paused:
                 continue
-            for backend in self.serving(lane):
-                if backend.is_open(lane, now) and self.free(backend, room) > 0:
+            serving = self.serving(lane)
+            if len(serving) > 1:
+                further += self._shared(lane, serving, heads, room=room, now=now)
+                continue
+            for backend in serving:
+                free = self.free(backend, room)
+                if free <= 0:
+                    continue
+                if backend.is_open(lane, now):
                     lanes.setdefault(backend.name, []).append(lane)
-        return [Pool(name, found, self.free(self._by_name[name], room)) for name, found in lanes.items()]
+                elif backend.breakers and backend.gate(lane, now) == "probe":
+                    further.append(Pool(backend.name, (lane,), 1, backend.remote))
+        return [self._plain(name, found, room) for name, found in lanes.items()] + further
+
+    def _plain(self, name: str, lanes: list[str], room: int) -> Pool:
+        backend = self._by_name[name]
+        return Pool(name, lanes, self.free(backend, room), backend.remote)
+
+    def _shared(self, lane: str, serving: Sequence[Backend], heads: Heads, *, room: int, now: float) -> list[Pool]:
+        """A pool for each backend that could have the lane's tasks, with its say about who comes first."""
+        gates = [(backend, backend.gate(lane, now)) for backend in serving]
+        usable = [(backend, gate) for backend, gate in gates if gate != "shut"]
+        if not usable:
+            return []
+        waiting = heads.waiting(lane, self.rules.max_local_queue) if self.rules.policy == "queue" else 0
+        view = self._view(usable, waiting)
+        wish = wish_of(lane)
+        found: list[Pool] = []
+        for backend, gate in usable:
+            free = self.free(backend, room)
+            if free > 0:
+                free = 1 if gate == "probe" else free
+                found.append(Pool(backend.name, (lane,), free, backend.remote, self._ranking(backend, wish, view), backend.weight))
+        return found
+
+    @staticmethod
+    def _view(usable: Iterable[tuple[Backend, object]], waiting: int = 0) -> View:
+        sorts = {backend.remote for backend, _ in usable}
+        return View(local_up=False in sorts, remote_up=True in sorts, waiting=waiting)
+
+    def _ranking(self, backend: Backend, wish: bool | None, view: View) -> _Ranking:
+        return _Ranking(backend.remote, backend.priority, wish, view, self.rules)
+
+    def elsewhere(self, lane: str, urgency: int, *, tried: Iterable[str], near: bool, now: float) -> tuple[Backend | None, bool]:
+        """Where a task that a backend refused goes instead: one with a free slot, None if there is none; and whether any other is open.
+
+        `near` says whether local backends may have it at all.
+        """
+        gone = frozenset(tried)
+        usable = [
+            (backend, gate)
+            for backend in self.serving(lane)
+            if backend.name not in gone and (near or backend.remote) and (gate := backend.gate(lane, now)) != "shut"
+        ]
+        view = self._view(usable)
+        wish = wish_of(lane)
+        ranked: dict[Rank, list[Backend]] = {}
+        for backend, _ in usable:
+            place = rank(remote=backend.remote, priority=backend.priority, wish=wish, urgency=urgency, view=view, rules=self.rules)
+            if place is not None:
+                ranked.setdefault(place, []).append(backend)
+        for place in sorted(ranked):
+            free = [max(0, self.free(backend, 1)) for backend in ranked[place]]
+            if any(free):
+                given = shares(1, free, [backend.weight for backend in ranked[place]], self.rng)
+                return ranked[place][given.index(1)], True
+        return None, bool(ranked)
 
     @staticmethod
     def free(backend: Backend, room: int) -> int:
@@ -201,6 +235,9 @@ class Backends:
                 if until <= now:
                     # Its time came after the last look: whoever looks again finds it open.
                     del backend.closed[lane]
+            found += [
+                breaker.until for breaker in backend.breakers.values() if breaker.until is not None and breaker.until > now
+            ]
         return min(found, default=None)
 
     async def close(self) -> None:
@@ -209,3 +246,21 @@ class Backends:
         for backend, error in zip(self._by_name.values(), closing, strict=True):
             if error is not None:
                 log.warning("backend.close_failed", exc_info=error, extra={"backend": backend.name})
+
+
+class _Ranking:
+    """A pool's say about a head."""
+
+    __slots__ = ("_known", "_priority", "_remote", "_rules", "_view", "_wish")
+
+    def __init__(self, remote: bool, priority: int, wish: bool | None, view: View, rules: Rules) -> None:
+        self._remote, self._priority, self._wish, self._view, self._rules = remote, priority, wish, view, rules
+        self._known: dict[int, Rank | None] = {}
+
+    def __call__(self, head: Head) -> Rank | None:
+        urgency = head.key.priority
+        if urgency not in self._known:
+            self._known[urgency] = rank(
+                remote=self._remote, priority=self._priority, wish=self._wish, urgency=urgency, view=self._view, rules=self._rules
+            )
+        return self._known[urgency]

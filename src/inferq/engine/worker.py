@@ -1,4 +1,4 @@
-"""The loop that chooses, claims and hands over: woken by what happens, never by a tick. Knows no outcome's meaning but a full backend's."""
+"""The loop that chooses, claims and hands over: woken by what happens, never by a tick. Knows no outcome's meaning."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from inferq.clock import Clock
+from inferq.engine.aftermath import Aftermath
 from inferq.engine.attempt import Attempt, Rules, Stop
+from inferq.engine.backend import Backend
 from inferq.engine.backends import Backends
 from inferq.engine.reporter import Reporter
-from inferq.errors import StoreClosed, StoreError
+from inferq.errors import ExecutorError, StoreClosed, StoreError
 from inferq.events import TaskCancelled
 from inferq.policy import DEFAULT_STEPS, Heads, Step, Want, plan
 from inferq.store import Change, Store
@@ -23,7 +25,6 @@ log: Final = logging.getLogger("inferq.worker")
 
 _PATIENCE: Final = 5.0
 """Seconds that an interrupted attempt may take to close its call before it is left behind."""
-_FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
 
 
 class Worker:
@@ -67,6 +68,9 @@ class Worker:
         self._void: set[tuple[str, int]] = set()
         """(task, attempt) that were cancelled while a claim was asked for."""
         self._expected: list[FlowKey] = []
+        self.on_change: Callable[[], None] = _nobody
+        """Called when a backend stands otherwise than before, or a draining one has become idle."""
+        self._after = Aftermath(backends, loop=self._loop, clock=clock, rng=rng, changed=lambda: self.on_change())
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._unlisten = store.listen(self._hear)
@@ -149,13 +153,18 @@ class Worker:
     def _expected_wants(self) -> list[Want]:
         expected, self._expected = self._expected, []
         now, room, wants = self._loop.time(), min(self._slots - self._busy, self._batch), list[Want]()
-        flows = sorted(set(expected), key=lambda flow: -flow.priority)
-        for backend in self._backends:
-            mine = [flow for flow in flows if backend.serves(flow.lane) and backend.is_open(flow.lane, now)]
+        flows: dict[str, list[FlowKey]] = {}
+        for flow in sorted(set(expected), key=lambda flow: -flow.priority):
+            serving = self._backends.serving(flow.lane)
+            # Where several could run it, a choice has to be made, and that needs its head.
+            if len(serving) == 1 and serving[0].is_open(flow.lane, now):
+                flows.setdefault(serving[0].name, []).append(flow)
+        for name, mine in flows.items():
+            backend = self._backends[name]
             free = self._backends.free(backend, room)
-            if mine and free > 0:
+            if free > 0:
                 tiers = [tuple(group) for _, group in itertools.groupby(mine, key=lambda flow: flow.priority)]
-                wants.append(Want(backend.name, tuple(tiers), free))
+                wants.append(Want(name, tuple(tiers), free, backend.remote))
                 room -= free
         return wants
 
@@ -192,7 +201,7 @@ class Worker:
             return 0
         now = self._clock.read()
         pools = self._backends.pools(self._heads, paused=self._paused, room=room, now=self._loop.time())
-        wants = plan(self._heads, pools, limit=room, now=now.mono, steps=self._steps)
+        wants = plan(self._heads, pools, limit=room, now=now.mono, steps=self._steps, rng=self._rng)
         if not wants:
             return 0
         return await self._claim(wants)
@@ -232,7 +241,7 @@ class Worker:
 
     def _begin(self, claim: Claim, pool: str) -> None:
         backend = self._backends[pool]
-        backend.busy += 1
+        backend.began(claim.task.flow.lane)
         self._busy += 1
         self._quiet.clear()
         attempt = Attempt(
@@ -244,6 +253,7 @@ class Worker:
             emit=self._reporter.outbox(claim),
             loop=self._loop,
             on_deaf=self._abandon,
+            on_refused=self._send_on,
         )
         self._running[claim.task.id] = attempt
         task = attempt.task = self._loop.create_task(self._run(attempt))
@@ -251,28 +261,36 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, attempt: Attempt) -> None:
-        claim, backend = attempt.claim, attempt.backend
+        claim = attempt.claim
         outcome: Outcome | None = None
         try:
             outcome = await attempt.run()
         finally:
             # The backend is free as soon as its call has ended; the outcome rides the next commit.
-            backend.leave()
+            attempt.backend.leave()
             self._busy -= 1
             if self._running.get(claim.task.id) is attempt:
                 del self._running[claim.task.id]
             if not self._running:
                 self._quiet.set()
-            if outcome is not None and outcome.kind == "released" and outcome.code in _FULL_GATE and outcome.delay is not None:
-                backend.shut(claim.task.flow.lane, self._loop.time() + outcome.delay / 1000)
+            outcome = self._after.settled(attempt, outcome)
             if not attempt.abandoned:
                 self._reporter.end(claim, outcome)
+            if attempt.backend.switch is not None and attempt.backend.busy == 0:
+                self.on_change()
             self.wake()
+
+    def _send_on(self, attempt: Attempt, error: ExecutorError) -> Backend | None:
+        """The backend that takes over what another refused, with the slot of one for that of the other."""
+        other = self._after.sent_on(attempt, error)
+        if other is not None:
+            self.wake()
+        return other
 
     def _abandon(self, attempt: Attempt, outcome: Outcome | None) -> None:
         """Its call does not listen. What the attempt came to is written; the backend's slot stays taken until the call ends."""
         log.error("worker.deaf_call", extra={"task_id": attempt.claim.task.id, "backend": attempt.backend.name})
-        self._reporter.end(attempt.claim, outcome)
+        self._reporter.end(attempt.claim, self._after.settled(attempt, outcome))
 
     # stopping --------------------------------------------------------------------------------------------------------
 
@@ -304,3 +322,7 @@ class Worker:
             log.warning("worker.outcomes_not_written")
             self._reporter.give_up()
         self._unlisten()
+
+
+def _nobody() -> None:
+    """Who listens while nobody does."""

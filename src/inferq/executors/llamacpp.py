@@ -52,6 +52,7 @@ class LlamaCppExecutor(Executor):
     actions = ("chat", "generate", "embed")
     required: ClassVar[Mapping[str, tuple[str, ...]]] = OpenAIExecutor.required
     needs_model = True
+    dialect = "openai"
     description = "Runs GGUF models on this machine in a managed child process (extra: local)."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -72,13 +73,13 @@ class LlamaCppExecutor(Executor):
     async def health(self) -> Health:
         """Whether the engine is installed and a model is here; starts nothing."""
         if importlib.util.find_spec("xllamacpp") is None:
-            return Health(ok=False, detail=_MISSING)
+            return Health(ok=False, detail=_MISSING, answered=True)
         try:
             names = [str(resolve(self._set.model))] if self._set.model else list(installed())
         except Reject as error:
-            return Health(ok=False, detail=str(error))
+            return Health(ok=False, detail=str(error), answered=True)
         if not names:
-            return Health(ok=False, detail="no model is here; fetch a small one with: inferq models pull smollm2")
+            return Health(ok=False, detail="no model is here; fetch a small one with: inferq models pull smollm2", answered=True)
         return Health(ok=True, detail=f"can serve {', '.join(names)}")
 
     async def models(self) -> list[str]:

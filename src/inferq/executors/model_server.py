@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from inferq.errors import ExecutorError, Reject, Unavailable
 from inferq.executor import Executor, Health
@@ -33,6 +34,7 @@ class ModelServer(Executor):
         max_answer_bytes: int,
         secrets: tuple[str, ...] = (),
     ) -> None:
+        self.address = hidden_user(base_url)
         self.client = HttpClient(base_url, headers=headers, connect_timeout=connect_timeout)
         self._max_bytes = max_answer_bytes
         self._source = f"{self.name} ({origin_of(base_url)})"
@@ -77,7 +79,7 @@ class ModelServer(Executor):
         try:
             return Health(ok=True, detail=await self._get(path, describe))
         except ExecutorError as error:
-            return Health(ok=False, detail=str(error))
+            return Health(ok=False, detail=str(error), answered=isinstance(error, Reject))
 
     def _understood(self, reply: Reply, read: Callable[[Any], T]) -> T:
         if not 200 <= reply.status < 300:
@@ -108,6 +110,12 @@ class ModelServer(Executor):
 
     def _cut(self, mark: str) -> Unavailable:
         return Unavailable(f"{self._source}: the stream ended without its end mark ({mark})", failure="connect")
+
+
+def hidden_user(url: str) -> str:
+    """The address without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def content_type(reply: ReplyStream) -> str:

@@ -194,17 +194,18 @@ class AsyncQueue(AsyncDoor):
 
     def _places(self) -> Backends:
         if self._backends is None:
-            from inferq.engine import Backends
+            from inferq.engine import Backends, breaker_of, rules_of
 
             given = self._settings.backends if self._given is None else self._given
             # Who configured backends said which exist; who did not may use whatever is installed.
             installed = self._given is None and _names(self._settings.backends) == _names(DEFAULT_BACKENDS)
-            self._backends = Backends([_backend(place) for place in given], installed=installed)
+            rules, breaker = rules_of(self._settings), breaker_of(self._settings)
+            self._backends = Backends([_backend(place) for place in given], installed=installed, rules=rules, breaker=breaker)
         return self._backends
 
-    def backends(self) -> list[Backend]:
-        """Where tasks can run, as configured."""
-        return list(self._places())
+    def places(self) -> builtins.list[Backend]:
+        """Where tasks can run in this process, as configured."""
+        return builtins.list(self._places())
 
     @property
     def keys(self) -> LocalKeys:

@@ -87,7 +87,7 @@ async def executor(call: Call) -> Reply:
 def executor_views(queue: AsyncQueue) -> list[ExecutorView]:
     """One for each executor, with the backends that use it."""
     found: dict[str, ExecutorView] = {}
-    for backend in queue.backends():
+    for backend in queue.places():
         view = found.get(backend.kind)
         if view is None:
             kind = type(backend.executor)

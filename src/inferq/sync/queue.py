@@ -108,6 +108,6 @@ class Queue(Door[AsyncQueue]):
 
         return Keys(self, self.asynchronous.keys)
 
-    def backends(self) -> list[Backend]:
-        """Where tasks can run, as configured."""
-        return self.asynchronous.backends()
+    def places(self) -> list[Backend]:
+        """Where tasks can run in this process, as configured."""
+        return self.asynchronous.places()

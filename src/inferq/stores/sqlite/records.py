@@ -33,17 +33,18 @@ def put_one(tx: Transaction, given: RecordPut, now: Now) -> Record:
         raise _stale(given.kind, given.id, given.version, version)
     record = Record(given.kind, given.id, version + 1, given.body, before.created if before else now.wall, now.wall)
     tx.execute(SQL["put_record"], (record.kind, record.id, record.version, record.body, record.created, record.updated))
-    tx.events.append(RecordChanged(0, now.wall, record.kind, record.id, record.version))
+    if not given.quiet:
+        tx.events.append(RecordChanged(0, now.wall, record.kind, record.id, record.version))
     tx.relimited = tx.relimited or given.kind == TENANT
     return record
 
 
-DropCall = tuple[str, str, Now, int | None]
+DropCall = tuple[str, str, Now, int | None, bool]
 
 
 def drop(tx: Transaction, calls: Sequence[DropCall]) -> list[bool | InferqError]:
     replies: list[bool | InferqError] = []
-    for kind, id, now, version in calls:
+    for kind, id, now, version, quiet in calls:
         before = _find(tx, kind, id)
         if before is None:
             replies.append(False)
@@ -51,7 +52,8 @@ def drop(tx: Transaction, calls: Sequence[DropCall]) -> list[bool | InferqError]
             replies.append(_stale(kind, id, version, before.version))
         else:
             tx.execute("DELETE FROM record WHERE kind = ? AND id = ?", (kind, id))
-            tx.events.append(RecordChanged(0, now.wall, kind, id, before.version, dropped=True))
+            if not quiet:
+                tx.events.append(RecordChanged(0, now.wall, kind, id, before.version, dropped=True))
             tx.relimited = tx.relimited or kind == TENANT
             replies.append(True)
     return replies

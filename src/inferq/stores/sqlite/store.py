@@ -195,8 +195,8 @@ class SQLiteStore(BatchVerbs):
         record: Record = await self._call(records.put, (put, now))
         return record
 
-    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None) -> bool:
-        dropped: bool = await self._call(records.drop, (kind, id, now, version))
+    async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None, quiet: bool = False) -> bool:
+        dropped: bool = await self._call(records.drop, (kind, id, now, version, quiet))
         return dropped
 
     async def add_audit(self, entries: Sequence[AuditEntry], now: Now, *, age: float, count: int) -> None:
