@@ -6,7 +6,7 @@ import math
 import re
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 
@@ -72,3 +72,23 @@ def _parse(text: str) -> float:
     if not text or match is None or not any(match.groupdict().values()):
         raise ValueError(f"expected a duration such as 30, '10m', '1h30m' or '250ms', got {text!r}")
     return sum(float(amount) * _UNITS[unit] for unit, amount in match.groupdict().items() if amount)
+
+
+def instant(value: datetime | str) -> int:
+    """Unix milliseconds of a time with its zone: a datetime, or RFC 3339 text such as `2027-01-31T10:00:00Z`.
+
+    Raises ValueError for one without a zone or a time of day, and for one before 1970.
+    """
+    try:
+        made = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except ValueError:
+        made = None
+    if made is None or made.tzinfo is None or (isinstance(value, str) and "T" not in value.upper().replace(" ", "T")):
+        raise ValueError(f"expected a time with its zone such as 2027-01-31T10:00:00Z, got {str(value)!r}")
+    try:
+        found = round(made.timestamp() * 1000)
+    except (OverflowError, ValueError):
+        raise ValueError(f"expected a time that a computer can hold, got {str(value)!r}") from None
+    if found < 0:
+        raise ValueError(f"expected a time after 1970, got {str(value)!r}")
+    return found

@@ -6,11 +6,13 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
+from inferq.clock import instant, seconds
 from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
 from inferq.estimate import estimate, size_class
 from inferq.executor import Executor
@@ -27,7 +29,9 @@ _PLACE: Final = re.compile(r"^(.*?) - at (?:`key` in )?`\$\.?(.*?)`$", re.DOTALL
 
 
 def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
-    """A submission from a mapping such as a JSON object; names of priorities become numbers. Raises InvalidTask naming the field."""
+    """A submission from a mapping such as a JSON object; names of priorities become numbers, times with a zone (RFC 3339) Unix
+    milliseconds, texts such as `10m` seconds. Raises InvalidTask naming the field.
+    """
     if isinstance(given, Submission):
         return given
     if not isinstance(given, Mapping):
@@ -40,10 +44,21 @@ def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
     for name in ("payload", "options", "metadata"):
         if name in fields and fields[name] is not None:
             fields[name] = plain(fields[name])
+    for names, kinds, read in ((_MOMENTS, str | datetime, instant), (_DURATIONS, str | timedelta, seconds)):
+        for name in names:
+            if isinstance(fields.get(name), kinds):
+                fields[name] = _read(read, fields[name], name)
     try:
         return msgspec.convert(fields, Submission)
     except msgspec.ValidationError as error:
         raise located(error) from None
+
+
+def _read(read: Callable[[Any], float], value: Any, field: str) -> float:
+    try:
+        return read(value)
+    except (ValueError, OverflowError) as error:
+        raise InvalidTask(str(error), field=field) from None
 
 
 def plain(value: Any) -> Any:
@@ -200,6 +215,7 @@ def _digest(submission: Submission) -> bytes:
 
 _TEXTS: Final = ("executor", "action", "model", "tenant", "backend", "key", "batch", "schedule")
 _MOMENTS: Final = ("scheduled_at", "start_deadline", "deadline")
+_DURATIONS: Final = ("timeout", "idle_timeout")
 _COUNTS: Final = ("max_retries", "estimate")
 _BIGGEST: Final = 2**53
 
@@ -213,7 +229,7 @@ def _check_own_rules(submission: Submission) -> None:
         check_json(tag, f"tags[{index}]")
     if not -(2**63) <= submission.priority < 2**63:
         raise InvalidTask(f"expected an integer of 64 bits, got {submission.priority}", field="priority")
-    for name in ("timeout", "idle_timeout"):
+    for name in _DURATIONS:
         limit = getattr(submission, name)
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise InvalidTask(f"expected seconds above 0, got {limit}", field=name)

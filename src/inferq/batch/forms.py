@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from string import Formatter
 from typing import Any, Final
 
 import msgspec
 
+from inferq import clock
 from inferq.errors import InvalidTask
 
 
@@ -248,15 +248,9 @@ def _key_of(value: Any) -> str:
 def instant(text: str, name: str) -> int:
     """Unix milliseconds of an RFC 3339 time with its zone. Raises InvalidTask."""
     try:
-        made = datetime.fromisoformat(text)
-    except ValueError:
-        made = None
-    if made is None or made.tzinfo is None or "T" not in text.upper().replace(" ", "T"):
-        raise InvalidTask(f"expected a time with its zone such as 2027-01-31T10:00:00Z, got {text!r}", field=name)
-    try:
-        return round(made.timestamp() * 1000)
-    except (OverflowError, ValueError):
-        raise InvalidTask(f"expected a time that a computer can hold, got {text!r}", field=name) from None
+        return clock.instant(text)
+    except ValueError as error:
+        raise InvalidTask(str(error), field=name) from None
 
 
 def kind(value: Any) -> str:

@@ -10,12 +10,12 @@ Shapes that are shared as they are, without a view of their own: `TaskResult` (G
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from inferq import clock
 from inferq.clock import seconds
 from inferq.errors import FailureCode, InvalidTask
 from inferq.executor import Chunk, ChunkKind
@@ -116,15 +116,9 @@ def instant(value: int | str | None, field: str) -> int | None:
     if value is None or isinstance(value, int):
         return value
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise InvalidTask(f"expected a time with its zone, such as {value}Z, got {value!r} without one", field=field)
-        found = round(moment.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise InvalidTask(f"expected Unix milliseconds or RFC 3339 such as 2026-11-22T09:30:00Z, got {value!r}", field=field) from None
-    if found < 0:
-        raise InvalidTask(f"expected a time after 1970, got {value!r}", field=field)
-    return found
+        return clock.instant(value)
+    except ValueError as error:
+        raise InvalidTask(str(error), field=field) from None
 
 
 def duration(value: float | str, field: str) -> float:
