@@ -197,3 +197,25 @@ def test_waiting_without_a_worker_says_so(processes: Any) -> None:
     task_id = processes.run("submit", "chat", *ECHO, "x", "-q").out.strip()
     waiting = processes.start("result", task_id, "--wait")
     assert "inferq work" in read_until(waiting, "waiting:")
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--progress=plain", "waiting: "), ("--progress=auto", "\r\x1b[2Kwaiting: ")])
+def test_on_a_terminal_progress_is_redrawn_or_plain_as_asked_for(processes: Any, flag: str, said: str) -> None:
+    task_id = processes.run("submit", "chat", *ECHO, "x", "-q").out.strip()
+    leader, follower = pty.openpty()
+    waiting = processes.start(flag, "result", task_id, "--wait", stderr=follower)
+    os.close(follower)
+    seen = ""
+    while "inferq work" not in seen:
+        seen += os.read(leader, 4096).decode()
+    assert seen.startswith(said)
+    waiting.kill()
+    os.close(leader)
+
+
+@pytest.mark.parametrize("flag", ["--no-progress", "--progress=none"])
+def test_progress_can_be_left_out(processes: Any, flag: str) -> None:
+    task_id = processes.run("submit", "chat", *ECHO, "x", "-q").out.strip()
+    ran = processes.run("result", task_id, "--timeout", "600ms", flag)
+    assert ran.code == 8
+    assert "waiting" not in ran.err.replace("waiting for", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ class App:
         self.debug = False
         self.color = "auto"
         self.progress = True
+        """Whether progress is told at all, on stderr."""
+        self.plain = False
+        """Whether it is told in plain lines also where it could be redrawn."""
         self.out = Output()
         self.resume = ""
         """What to tell somebody who stops waiting with Ctrl-C."""
@@ -92,6 +96,11 @@ class App:
         return found
 
     @property
+    def redraws(self) -> bool:
+        """Whether progress is a line on a terminal that is drawn over; else it is plain lines."""
+        return self.progress and not self.plain and sys.stderr.isatty()
+
+    @property
     def store_url(self) -> str:
         """The store that these options lead to."""
         return self.loaded().settings.store.url
@@ -137,6 +146,12 @@ def _no_progress(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.ensure_object(App).progress = False
 
 
+def _progress(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    app = ctx.ensure_object(App)
+    if value is not None:
+        app.progress, app.plain = app.progress and value != "none", value == "plain"
+
+
 def global_options(*, hidden: bool) -> list[click.Parameter]:
     """The options that work before and after any command; listed in the main help only."""
     from inferq.cli.groups import Option
@@ -158,7 +173,16 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
             callback=_no_progress,
             hidden=hidden,
             section="Global options",
-            help="No waiting lines on stderr.",
+            help="No progress on stderr; the same as --progress none.",
+        ),
+        Option(
+            ["--progress"],
+            type=click.Choice(["auto", "plain", "none"]),
+            expose_value=False,
+            callback=_progress,
+            hidden=hidden,
+            section="Global options",
+            help="Progress on stderr: auto redraws a line on a terminal; plain writes lines.",
         ),
         option("-v", "--verbose", keep="verbose", count=True, help="Log to stderr; -vv logs more."),
         option(

@@ -63,9 +63,20 @@ _EXPLAINED = 50
 @click.option("--limit", type=click.IntRange(min=0), help="At most so many; 0 is all.  [default: 50]")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Leave out the first so many that match.")
 @click.option("--after", metavar="CURSOR", help="Go on after this cursor (printed when there is more).")
+@click.option("-w", "--watch", is_flag=True, help="Go on with what changes, until Ctrl-C: redrawn on a terminal, a line each elsewhere.")
 @output_options()
 @click.pass_obj
-def list_(app: App, /, query: tuple[str, ...], sort: str | None, limit: int | None, offset: int, after: str | None, **filters: Any) -> None:
+def list_(
+    app: App,
+    /,
+    query: tuple[str, ...],
+    sort: str | None,
+    limit: int | None,
+    offset: int,
+    after: str | None,
+    watch: bool,
+    **filters: Any,
+) -> None:
     """List tasks, newest first.
 
     QUERY is the filter language: FIELD:VALUE,... conditions that must all hold, `-` before one that must not, and words
@@ -74,7 +85,7 @@ def list_(app: App, /, query: tuple[str, ...], sort: str | None, limit: int | No
     """
     where = _where(query, sort=sort, **filters)
     most = where.limit or 50 if limit is None else limit
-    app.run(_list(app, where, limit=most, offset=offset, after=after))
+    app.run((_watch_list if watch else _list)(app, where, limit=most, offset=offset, after=after))
 
 
 def _where(
@@ -92,10 +103,31 @@ def _where(
 
 async def _list(app: App, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
     async with app.queue() as queue:
-        tasks, more = await _gather(queue, where, limit=limit, offset=offset, after=after)
-        notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
-        records = [task_record(task, note=notes.get(task.id, "")) for task in tasks]
-    app.out.records(records, TASK_COLUMNS)
+        await _print(app, queue, where, limit=limit, offset=offset, after=after)
+
+
+async def _watch_list(app: App, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
+    from inferq.cli import watch
+
+    async with app.queue() as queue:
+
+        async def draw() -> bool:
+            await _print(app, queue, where, limit=limit, offset=offset, after=after)
+            return True
+
+        async def first() -> list[Task]:
+            return (await _gather(queue, where, limit=limit, offset=offset, after=after))[0]
+
+        if stdout_is_terminal() and app.out.format in ("table", "wide"):
+            await watch.drawn(app, queue, draw)
+        else:
+            await watch.listed(app, queue, where, TASK_COLUMNS, first)
+
+
+async def _print(app: App, queue: AsyncQueue, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
+    tasks, more = await _gather(queue, where, limit=limit, offset=offset, after=after)
+    notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
+    app.out.records([task_record(task, note=notes.get(task.id, "")) for task in tasks], TASK_COLUMNS)
     if more is not None:
         say(f"more: --after {more}")
     elif not tasks and stdout_is_terminal():
@@ -133,37 +165,71 @@ async def _reasons(app: App, queue: AsyncQueue, tasks: list[Task]) -> dict[str, 
     fields=_FIELDS,
 )
 @click.argument("task_id", required=False, metavar="[ID]")
+@click.option("-w", "--watch", is_flag=True, help="Go on with what changes, until Ctrl-C or the task's end.")
 @output_options()
 @click.pass_obj
-def status(app: App, task_id: str | None) -> None:
+def status(app: App, task_id: str | None, watch: bool) -> None:
     """Show the queue's numbers, or where one task stands.
 
-    ID may be a unique prefix.
+    ID may be a unique prefix. Watched, it is redrawn on a terminal and a line for each change elsewhere.
     """
-    app.run(_status_of(app, task_id) if task_id else _statistics(app))
+    app.run(_status_of(app, task_id, follow=watch) if task_id else _statistics(app, follow=watch))
 
 
-async def _status_of(app: App, task_id: str) -> None:
+async def _status_of(app: App, given: str, *, follow: bool) -> None:
+    from inferq.cli import watch
     from inferq.task import WAITING
 
+    last: dict[str, Any] = {}
+
+    async def draw() -> bool:
+        task = await queue.get(task_id)
+        record = task_record(task, note=await why(app, queue, task.id) if task.state in WAITING else "")
+        if not follow or (stdout_is_terminal() and app.out.format in ("table", "wide")):
+            app.out.record(record, (Column("ID", field("id")), *TASK_COLUMNS[1:]))
+        elif record != last:
+            app.out.lines([record], TASK_COLUMNS, titles=not last)
+        last.update(record)
+        return not task.state.is_final
+
     async with app.queue() as queue:
-        task = await queue.get(await queue.resolve(task_id))
-        note = await why(app, queue, task.id) if task.state in WAITING else ""
-    record = task_record(task, note=note)
-    whole = (Column("ID", field("id")), *TASK_COLUMNS[1:])
-    app.out.record(record, whole)
+        task_id = await queue.resolve(given)
+        await (watch.drawn(app, queue, draw) if follow else draw())
 
 
-async def _statistics(app: App) -> None:
+async def _statistics(app: App, *, follow: bool) -> None:
+    from inferq.cli import watch
+
+    last: dict[str, Any] = {}
+
+    async def draw() -> bool:
+        stats = await _numbers(queue)
+        if not follow or (stdout_is_terminal() and app.out.format in ("table", "wide")):
+            _print_numbers(app, stats)
+        elif stats != last:
+            flat = {**stats["states"], **stats}
+            app.out.lines([flat], [Column(name.upper(), field(name)) for name in (*stats["states"], "total")], titles=not last)
+        last.clear()
+        last.update(stats)
+        return True
+
+    async with app.queue() as queue:
+        await (watch.drawn(app, queue, draw) if follow else draw())
+
+
+async def _numbers(queue: AsyncQueue) -> dict[str, Any]:
     import msgspec
 
-    async with app.queue() as queue:
-        stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True)
-        # The door that is open to ask this is no worker.
-        stats["processes"] = (await queue.store_stats()).instances - 1
+    stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True)
+    # The door that is open to ask this is no worker.
+    stats["processes"] = (await queue.store_stats()).instances - 1
     for ours in ("workers_active", "workers_idle"):
         # They tell of this process only, and it does not work.
         del stats[ours]
+    return stats
+
+
+def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     if app.out.format in ("json", "jsonl", "id"):
         app.out.record(stats, [], key="total")
         return

@@ -149,6 +149,23 @@ class Output:
             wanted = [column for column in columns if self.format == "wide" or not column.wide]
             _table(list(records), wanted)
 
+    def lines(self, records: Sequence[Record], columns: Sequence[Column], *, key: str = "id", titles: bool = False) -> None:
+        """Records of a list that goes on: a line each, in a table under `titles` where those are asked for; JSON is an object a line."""
+        wanted = [column for column in columns if self.format == "wide" or not column.wide]
+        match self.format:
+            case "json" | "jsonl":
+                for record in records:
+                    self.write(_json(self._picked(record)))
+            case "id":
+                self.records(records, columns, key=key)
+            case "csv":
+                self._csv([*records], columns, titles=titles)
+            case _:
+                if titles:
+                    self.write("\t".join(column.title for column in wanted))
+                for record in records:
+                    self.write("\t".join(cell(column.value(record)) for column in wanted))
+
     def record(self, record: Record, columns: Sequence[Column], *, key: str = "id") -> None:
         """One record in the chosen format; as a table it stands upright, a line a column."""
         if self.format == "json":
@@ -177,17 +194,17 @@ class Output:
             raise click.UsageError(f"no field is called {unknown[0]!r}; the fields are {', '.join(record)}")
         return {name: record[name] for name in self.fields}
 
-    def _csv(self, records: list[Record], columns: Sequence[Column]) -> None:
+    def _csv(self, records: list[Record], columns: Sequence[Column], *, titles: bool = True) -> None:
         import csv
         import io
 
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
+        if titles:
+            writer.writerow(self.fields or [column.title.lower() for column in columns])
         if self.fields:
-            writer.writerow(self.fields)
             writer.writerows([_formula_safe(cell(value)) for value in self._picked(r).values()] for r in records)
         else:
-            writer.writerow([column.title.lower() for column in columns])
             writer.writerows([_formula_safe(cell(column.value(r))) for column in columns] for r in records)
         self.write(buffer.getvalue(), end="")
 

@@ -74,7 +74,7 @@ async def _tell(app: App, queue: AsyncQueue, task_id: str) -> None:
 
     from inferq.task import WAITING
 
-    terminal = sys.stderr.isatty()
+    terminal = app.redraws
     last = ""
     try:
         await asyncio.sleep(_PATIENCE)
