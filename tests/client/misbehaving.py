@@ -119,8 +119,8 @@ async def hangs(_: Asked, writer: asyncio.StreamWriter) -> None:
 
 
 def streams(*events: tuple[str, str], end: bool = False) -> Act:
-    """An event stream of (id, data), then a cut connection, or with `end` a proper end."""
-    text = "".join(f"id: {id}\ndata: {data}\n\n" for id, data in events).encode()
+    """An event stream of (id, data or nothing), then a cut connection, or with `end` a proper end."""
+    text = "".join(f"id: {id}\n" + (f"data: {data}\n" if data else "") + "\n" for id, data in events).encode()
 
     async def act(_: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")

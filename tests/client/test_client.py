@@ -13,7 +13,7 @@ from misbehaving import Proxy
 from served import Open, Site
 
 import inferq
-from inferq import AsyncClient, State, Submission, TaskFailed, TaskResult
+from inferq import AsyncClient, Client, Filter, State, Submission, TaskFailed, TaskResult
 from inferq.testing import wait_until
 
 
@@ -155,3 +155,63 @@ async def test_a_client_leaves_nothing_behind(open_site: Open, count_open_files:
     for _ in range(10):
         await use()
     await wait_until(lambda: count_open_files() <= before + 5, what="the connections of ten clients to be closed")
+async def test_numbers_and_pauses_are_the_same_on_both_sides(site: Site) -> None:
+    await site.client.pause()
+    handle = await site.client.chat("m", "hello", executor="echo")
+    assert await site.client.stats() == await site.queue.stats()
+    assert await site.client.paused() == frozenset({"*"})
+    assert "paused" in await site.client.why(handle.id)
+    await site.client.set_priority(handle.id, "critical")
+    assert (await handle.refresh()).priority == 15
+    await site.client.resume()
+    assert (await handle.wait(timeout=10)).state is State.COMPLETED
+
+
+async def test_one_mistake_in_a_list_and_nothing_is_submitted(site: Site) -> None:
+    good = {"executor": "echo", "action": "echo", "payload": {}}
+    for bad in ({**good, "action": "sing"}, {**good, "priority": "urgent"}):
+        with pytest.raises(inferq.InvalidTask, match=r"^submissions\[1\]\.") as caught:
+            await site.client.submit_many([good, bad])
+        assert caught.value.field.startswith("submissions[1].")
+    assert (await site.client.stats()).total == 0
+
+
+async def test_the_blocking_client_does_the_same(site: Site) -> None:
+    def work() -> list[Any]:
+        with Client(site.url) as queue:
+            handle = queue.chat("m", "hello", executor="echo")
+            told: list[str] = []
+            handle.add_done_callback(lambda ended: told.append(ended.id))
+            return [handle.result(timeout=10).text, queue.get(handle.id).state, queue.stats().states["completed"], queue.url]
+
+    assert await asyncio.to_thread(work) == ["hello", State.COMPLETED, 1, site.url]
+async def test_what_is_submitted_can_be_asked_for_as_if_it_were_here(site: Site) -> None:
+    handle = await site.client.chat("m", "hello", executor="echo", tags=["a"], metadata={"n": 1}, priority="high", max_retries=0)
+    assert (await handle.result(timeout=10)).text == "hello"
+    there, here = await site.client.get(handle.id), await site.queue.get(handle.id)
+    assert there == here
+    assert await site.client.attempts(handle.id) == await site.queue.attempts(handle.id)
+    assert await handle.result() == await site.queue.result(handle.id)
+    assert await site.client.resolve(handle.id[:13]) == handle.id
+
+
+async def test_listing_filters_and_pages(site: Site) -> None:
+    await site.client.pause()
+    for n in range(5):
+        await site.client.chat("m" if n % 2 else "other", f"{n}", executor="echo", tags=["odd"] if n % 2 else ())
+    page = await site.client.list(limit=2)
+    assert page == await site.queue.list(limit=2)
+    rest = await site.client.list(limit=10, after=page.after)
+    assert len(page.tasks) + len(rest.tasks) == 5
+    for where in (
+        Filter(models=("m",)),
+        Filter(tag="odd"),
+        Filter(states=(State.PENDING, State.FAILED), executors=("echo",), priorities=(5,)),
+        Filter(states=(State.FAILED,)),
+        Filter(prefix=page.tasks[0].id[:20]),
+        Filter(since=page.tasks[1].created, until=page.tasks[0].created + 1),
+    ):
+        assert await site.client.list(where) == await site.queue.list(where)
+    assert [task.id async for task in site.client.iterate(Filter(models=("m",)))] == [
+        task.id async for task in site.queue.iterate(Filter(models=("m",)))
+    ]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from inferq.client.link import StreamedReply
 from inferq.client.transport import Request, Transport
-from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, RequestTimeout
+from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, RequestTimeout, TransportError
 from inferq.wire.framing import EventReader, MalformedError, ServerEvent
 
 _SILENCE: Final = 60.0
 """Seconds without a byte, heartbeats included, after which a connection is taken for dead: a server's machine may just vanish."""
+
+
+_NO_MORE: Final = 204
+"""Status of a stream whose end was seen already (HTML standard, section 9.2.3: an EventSource does not ask again)."""
 
 
 class Patience:
@@ -37,7 +40,8 @@ class Patience:
     async def bear(self, error: InferqError | None) -> None:
         """Pause before another try, or raise the error: when it is not of a kind that passes, or patience is at its end."""
         if error is not None:
-            passing = isinstance(error, ConnectFailed | ConnectionLost | RequestTimeout) or error.status in (429, 502, 503, 504)
+            lost = isinstance(error, ConnectFailed | ConnectionLost | RequestTimeout)
+            passing = lost or (error.status in (429, 502, 503, 504) and not isinstance(error, TransportError))
             if not passing or not self._met:
                 raise error
             now = asyncio.get_running_loop().time()
@@ -49,24 +53,37 @@ class Patience:
 
 
 async def follow(
-    transport: Transport, request: Callable[[str | None], Request], place: str | None, *, patience: float
+    transport: Transport,
+    request: Callable[[str | None], Request],
+    place: str | None,
+    *,
+    patience: float,
+    opened: Callable[[], None] | None = None,
 ) -> AsyncGenerator[ServerEvent]:
-    """The events after a place (an event's id), without end; `request` makes the request that goes on after one.
+    """The events after a place (an event's id), until the server says that there are no more; `request` asks for those after one.
 
-    Raises what the server refuses with, and TransportError once it could not be reached for `patience` seconds.
+    `opened` is called when the server is surely listening, so that nothing that happens from then on is missed. Raises what the server
+    refuses with, and TransportError once it could not be reached for `patience` seconds.
     """
     bearing = Patience(transport, patience)
     while True:
         error: InferqError | None = None
         try:
             async with transport.stream(request(place)) as reply:
-                _check_media(transport, reply)
                 bearing.relieve()
-                async with aclosing(_events(transport, reply)) as events:
-                    async for event in events:
+                if reply.status == _NO_MORE:
+                    return
+                _check_media(transport, reply)
+                reader = EventReader()
+                while piece := await _some(transport, reply):
+                    found = _events(transport, reader, piece)
+                    if reader.last_id is not None:
+                        place = reader.last_id
+                        if opened is not None:
+                            opened()
+                            opened = None
+                    for event in found:
                         bearing.progress()
-                        if event.id is not None:
-                            place = event.id
                         yield event
         except InferqError as failure:
             error = failure
@@ -79,20 +96,16 @@ def _check_media(transport: Transport, reply: StreamedReply) -> None:
         raise ProtocolError(f"{transport.origin} answered with {media[:80] or 'no type'} where an event stream was expected")
 
 
-async def _events(transport: Transport, reply: StreamedReply) -> AsyncGenerator[ServerEvent]:
-    reader = EventReader()
-    chunks: AsyncIterator[bytes] = reply.chunks()
-    while True:
-        try:
-            async with asyncio.timeout(_SILENCE):
-                piece = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise ConnectionLost(f"{transport.origin} said nothing for {_SILENCE:g} s, not even that it lives") from None
-        try:
-            found = reader.feed(piece)
-        except MalformedError as error:
-            raise ProtocolError(f"{transport.origin} sent an event stream with {error}") from error
-        for event in found:
-            yield event
+async def _some(transport: Transport, reply: StreamedReply) -> bytes:
+    try:
+        async with asyncio.timeout(_SILENCE):
+            return await reply.some()
+    except TimeoutError:
+        raise ConnectionLost(f"{transport.origin} said nothing for {_SILENCE:g} s, not even that it lives") from None
+
+
+def _events(transport: Transport, reader: EventReader, piece: bytes) -> list[ServerEvent]:
+    try:
+        return reader.feed(piece)
+    except MalformedError as error:
+        raise ProtocolError(f"{transport.origin} sent an event stream with {error}") from error

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from inferq.client.files import save_new
-from inferq.client.follow import Patience, follow
 from inferq.client.transport import Query, Request, Transport, get, post
+from inferq.client.watching import Watching, task_id
 from inferq.clock import SystemClock, seconds
 from inferq.config.secret import Secret
-from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, checked_text, is_text
-from inferq.errors import InferqError, InvalidTask, ProtocolError, StoreClosed, TaskNotFound, WaitTimeout
-from inferq.events import Event, type_filter
+from inferq.door import QueueStats, checked_ids, checked_text
+from inferq.errors import InferqError, InvalidTask, StoreClosed
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import checked, checked_priority
-from inferq.store import Cursor, LoggedChunk, Page, Position, StoreStats, Where, page_size, query_of
-from inferq.task import AttemptRecord, Submission, Task, TaskResult, new_id
+from inferq.store import Cursor, Page, StoreStats, Where, page_size, query_of
+from inferq.task import AttemptRecord, Submission, Task, new_id
 from inferq.wire.native import (
-    ChunkView,
     Explained,
     Listing,
     StatsView,
     Submitted,
     TaskView,
-    position_from,
-    position_text,
 )
 
 if TYPE_CHECKING:
@@ -39,13 +34,11 @@ if TYPE_CHECKING:
 
 _LARGEST_PAGE: Final = 1000
 """Tasks that a server gives at once; a page may be shorter than its limit."""
-_POLL: Final = 25.0
-"""Seconds that one request waits for a task's end; longer ones are cut by proxies."""
 _AT_ONCE: Final = 16
 """Requests of one call that are out at the same time."""
 
 
-class AsyncClient(AsyncDoor):
+class AsyncClient(Watching):
     """The queue of a server, as if it were in this program.
 
         async with AsyncClient("http://127.0.0.1:7125", api_key="iq_...") as queue:
@@ -138,7 +131,7 @@ class AsyncClient(AsyncDoor):
 
     async def get(self, id: str) -> Task:
         """Raises TaskNotFound."""
-        return (await self.transport.ask(get("tasks", _id(id)), TaskView)).task()
+        return (await self.transport.ask(get("tasks", task_id(id)), TaskView)).task()
 
     async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
         """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None."""
@@ -152,7 +145,7 @@ class AsyncClient(AsyncDoor):
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""
-        return (await self.transport.ask(get("tasks", _id(id), "attempts"), Listing[AttemptRecord])).items
+        return (await self.transport.ask(get("tasks", task_id(id), "attempts"), Listing[AttemptRecord])).items
 
     async def stats(self) -> QueueStats:
         """Counts, from maintained counters."""
@@ -169,100 +162,7 @@ class AsyncClient(AsyncDoor):
 
     async def why(self, id: str) -> str:
         """One line that says what a task waits for."""
-        return (await self.transport.ask(get("tasks", _id(id), "why"), Explained)).why
-
-    # wait and watch --------------------------------------------------------------------------------------------------
-
-    async def wait(self, id: str, timeout: Duration | None = None) -> Task:
-        """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
-        limit = checked_seconds(timeout, "timeout")
-        loop = asyncio.get_running_loop()
-        until = None if limit is None else loop.time() + limit
-        bearing = Patience(self.transport, self._patience)
-        while True:
-            left = _POLL if until is None else min(_POLL, until - loop.time())
-            if left < 0 and limit is not None:
-                raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later")
-            asked = loop.time()
-            error: InferqError | None = None
-            try:
-                task = await self._look(id, max(left, 0.0))
-            except InferqError as failure:
-                error = failure
-            else:
-                bearing.relieve()
-                if task.state.is_final:
-                    return task
-                if loop.time() - asked >= left / 2:
-                    bearing.progress()
-                    continue
-            # Lost, or answered before its time, as a server does that closes: not again at once.
-            await bearing.bear(error)
-
-    async def _look(self, id: str, wait: float) -> Task:
-        request = get("tasks", _id(id), query={"wait": round(wait, 3)})
-        view = await self.transport.ask(request, TaskView, timeout=wait + self.transport.timeout)
-        return view.task()
-
-    async def _result_of(self, id: str) -> TaskResult:
-        return await self.transport.ask(get("tasks", _id(id), "result"), TaskResult)
-
-    async def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
-        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound.
-
-        A lost connection is made again and goes on after the last chunk that came.
-        """
-        transport = self.transport
-
-        def request(place: str | None) -> Request:
-            asked = get("tasks", _id(id), "stream")
-            return asked if place is None else msgspec.structs.replace(asked, headers={"Last-Event-ID": place})
-
-        place = None if after == Position() else position_text(after)
-        async with aclosing(follow(transport, request, place, patience=self._patience)) as events:
-            async for event in events:
-                if event.id is None:
-                    continue
-                logged = transport.decoded(event.data, ChunkView).logged(_position(transport, event.id))
-                yield logged
-                if logged.chunk.kind == "end":
-                    return
-
-    async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
-        """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
-
-        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
-        """
-        wanted = type_filter(types)
-        transport = self.transport
-
-        def request(place: str | None) -> Request:
-            return get("events", query={"type": builtins.list(types), "after": place, "follow": True})
-
-        async with aclosing(follow(transport, request, None if after is None else str(after), patience=self._patience)) as found:
-            async for entry in found:
-                if entry.id is None or not entry.data:
-                    continue
-                event: Event = transport.decoded(entry.data, Event)  # type: ignore[arg-type]  # a union is a type to msgspec
-                if wanted(event.type):
-                    yield event
-
-    def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
-        """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
-        wanted = type_filter(types)
-
-        async def tell() -> None:
-            async for event in self.events():
-                if wanted(event.type):
-                    callback(event)
-
-        task = asyncio.create_task(tell())
-        self.keep(task)
-
-        def stop() -> None:
-            task.cancel()
-
-        return stop
+        return (await self.transport.ask(get("tasks", task_id(id), "why"), Explained)).why
 
     # change ----------------------------------------------------------------------------------------------------------
 
@@ -274,7 +174,7 @@ class AsyncClient(AsyncDoor):
     async def set_priority(self, id: str, priority: int | str) -> None:
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
         body = {"priority": checked_priority(priority)}
-        await self.transport.send(post("tasks", _id(id), "priority", json=body, again=True))
+        await self.transport.send(post("tasks", task_id(id), "priority", json=body, again=True))
 
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
@@ -294,10 +194,10 @@ class AsyncClient(AsyncDoor):
             return None
 
         if len(once) > 1:
-            for missing in await asyncio.gather(*(bounded(get("tasks", _id(id))) for id in once)):
+            for missing in await asyncio.gather(*(bounded(get("tasks", task_id(id))) for id in once)):
                 if missing is not None:
                     raise missing
-        for refused in await asyncio.gather(*(bounded(request(_id(id))) for id in once)):
+        for refused in await asyncio.gather(*(bounded(request(task_id(id))) for id in once)):
             if refused is not None:
                 raise refused
 
@@ -342,16 +242,3 @@ def _in_list(error: InvalidTask, index: int) -> InvalidTask:
     error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
     error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"
     return error
-
-
-def _id(id: str) -> str:
-    if not is_text(id) or not id:
-        raise TaskNotFound(f"expected the id of a task, got {id!r}")
-    return id
-
-
-def _position(transport: Transport, id: str) -> Position:
-    try:
-        return position_from(id)
-    except ValueError as error:
-        raise ProtocolError(f"{transport.origin} sent a stream with a wrong place: {error}") from error

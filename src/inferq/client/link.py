@@ -41,26 +41,23 @@ class StreamedReply:
     """An answer whose body is still arriving; valid inside `Link.stream` only."""
 
     def __init__(self, response: Response, origin: str) -> None:
-        self._response = response
+        self._reader = response.body_reader
         self._origin = origin
         self.status: int = response.status
         self.headers = dict(response.headers.items())
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body in pieces of any size, each as soon as it has come. Raises ConnectionLost when it is cut."""
-        reader = self._response.body_reader
-        while True:
-            try:
-                piece = await reader.read_chunk()
-            except Exception as error:  # noqa: BLE001 - raised again in our words
-                _raise_meaning(error, self._origin)
-            if piece is None:
-                return
-            yield bytes(piece)
+    async def some(self) -> bytes:
+        """What of the body has come since, at least one byte; empty at its end. Raises ConnectionLost when it is cut."""
+        try:
+            piece = await self._reader.read_chunk()
+        except Exception as error:  # noqa: BLE001 - raised again in our words
+            _raise_meaning(error, self._origin)
+        return b"" if piece is None else bytes(piece)
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        return b"".join([piece async for piece in self.chunks()])
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces of any size, each as soon as it has come."""
+        while piece := await self.some():
+            yield piece
 
 
 class Link:

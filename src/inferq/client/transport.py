@@ -112,6 +112,7 @@ class Transport:
         self._retries = retries
         self._first_pause = backoff
         self._met = False
+        self._awaited: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
@@ -136,10 +137,17 @@ class Transport:
         """Pauses for whoever keeps asking over a lost connection."""
         return Backoff(self._first_pause, 5.0)
 
+    def hold_for(self, ready: asyncio.Future[None]) -> None:
+        """Send nothing that is asked from now on before this is done."""
+        self._awaited.add(ready)
+        ready.add_done_callback(self._awaited.discard)
+
     async def send(self, request: Request, *, timeout: float | None = None) -> Reply:
         """The answer of a request that succeeded. Raises what the server refused it with, or TransportError."""
-        loop = asyncio.get_running_loop()
         limit = self.timeout if timeout is None else timeout
+        if self._awaited:
+            await asyncio.wait(tuple(self._awaited), timeout=limit)
+        loop = asyncio.get_running_loop()
         until = loop.time() + limit
         pauses = self.backoff()
         tries = 0
@@ -172,7 +180,7 @@ class Transport:
             return self._met
         if isinstance(error, ConnectionLost):
             return request.again
-        if isinstance(error, QueueFull):
+        if isinstance(error, QueueFull | ProtocolError):
             return False  # a full queue is an answer, and what to do about it is the caller's choice
         return request.again and error.status in (429, 502, 503, 504)
 

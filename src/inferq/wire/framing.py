@@ -84,7 +84,10 @@ class ServerEvent:
 
 
 class EventReader:
-    """Reads an event stream in pieces of any size. Drops comments, and an event that no blank line ended."""
+    """Reads an event stream in pieces of any size. Drops comments, and an event that no blank line ended.
+
+    `last_id` is the place to go on after: the id of the last event, also of one that had nothing else.
+    """
 
     def __init__(self, *, max_line: int = MAX_LINE) -> None:
         self._lines = LineReader(max_line=max_line, lone_cr=True)
@@ -95,6 +98,7 @@ class EventReader:
         self._event = ""
         self._id: str | None = None
         self._retry: int | None = None
+        self.last_id: str | None = None
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
         """The events that this piece completes. Raises LineTooLongError (an event's data is bounded like a line)."""
@@ -127,6 +131,8 @@ class EventReader:
     def _dispatch(self) -> ServerEvent | None:
         data, event, id_, retry = self._data, self._event, self._id, self._retry
         self._data, self._size, self._event, self._id, self._retry = [], 0, "", None, None
+        if id_ is not None:
+            self.last_id = id_
         if not data:
             return None
         return ServerEvent(b"\n".join(data).decode(errors="replace"), event, id_, retry)

@@ -1,0 +1,184 @@
+"""Waiting for tasks behind a server, and following what happens there, over lost connections and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final
+
+import msgspec
+
+from inferq.client.follow import Patience, follow
+from inferq.client.transport import Request, Transport, get
+from inferq.door import AsyncDoor, checked_seconds, is_text
+from inferq.errors import InferqError, ProtocolError, TaskNotFound, WaitTimeout
+from inferq.events import EVENT_TYPES, Event, type_filter
+from inferq.handle import Duration
+from inferq.store import LoggedChunk, Position
+from inferq.task import Task, TaskResult
+from inferq.wire.native import ChunkView, TaskView, position_from, position_text
+
+log: Final = logging.getLogger("inferq.client")
+
+_POLL: Final = 25.0
+"""Seconds that one request waits for a task's end; longer ones are cut by proxies."""
+
+
+class Watching(AsyncDoor):
+    """What of a client waits and watches."""
+
+    _patience: float
+
+    @property
+    @abstractmethod
+    def transport(self) -> Transport:
+        """What carries requests to the server. Raises StoreClosed."""
+
+    async def wait(self, id: str, timeout: Duration | None = None) -> Task:
+        """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
+        limit = checked_seconds(timeout, "timeout")
+        loop = asyncio.get_running_loop()
+        until = None if limit is None else loop.time() + limit
+        bearing = Patience(self.transport, self._patience)
+        while True:
+            left = _POLL if until is None else min(_POLL, until - loop.time())
+            if left < 0 and limit is not None:
+                raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later")
+            asked = loop.time()
+            error: InferqError | None = None
+            try:
+                task = await self._look(id, max(left, 0.0))
+            except InferqError as failure:
+                error = failure
+            else:
+                bearing.relieve()
+                if task.state.is_final:
+                    return task
+                if loop.time() - asked >= left / 2:
+                    bearing.progress()
+                    continue
+            # Lost, or answered before its time, as a server does that closes: not again at once.
+            await bearing.bear(error)
+
+    async def _look(self, id: str, wait: float) -> Task:
+        request = get("tasks", task_id(id), query={"wait": round(wait, 3)})
+        view = await self.transport.ask(request, TaskView, timeout=wait + self.transport.timeout)
+        return view.task()
+
+    async def _result_of(self, id: str) -> TaskResult:
+        return await self.transport.ask(get("tasks", task_id(id), "result"), TaskResult)
+
+    async def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound.
+
+        A lost connection is made again and goes on after the last chunk that came.
+        """
+        transport = self.transport
+
+        def request(place: str | None) -> Request:
+            asked = get("tasks", task_id(id), "stream")
+            return asked if place is None else msgspec.structs.replace(asked, headers={"Last-Event-ID": place})
+
+        place = None if after == Position() else position_text(after)
+        async with aclosing(follow(transport, request, place, patience=self._patience)) as events:
+            async for event in events:
+                if event.id is None:
+                    continue
+                logged = transport.decoded(event.data, ChunkView).logged(_position(transport, event.id))
+                yield logged
+                if logged.chunk.kind == "end":
+                    return
+
+    async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
+        """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
+
+        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing. Nothing is lost or told twice when
+        the connection is.
+        """
+        async with aclosing(self._events(types, after)) as found:
+            async for event in found:
+                yield event
+
+    async def _events(
+        self, types: tuple[str, ...], after: int | None, opened: Callable[[], None] | None = None
+    ) -> AsyncGenerator[Event]:
+        wanted = type_filter(types)
+        transport = self.transport
+
+        def request(place: str | None) -> Request:
+            return get("events", query={"types": builtins.list(types), "after": place})
+
+        place = None if after is None else str(after)
+        async with aclosing(follow(transport, request, place, patience=self._patience, opened=opened)) as found:
+            async for entry in found:
+                event = _event(transport, entry.data)
+                if event is not None and wanted(event.type):
+                    yield event
+
+    def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
+        """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe.
+
+        What this client asks for afterwards is sent once the server listens, so that no event of its own doing is missed.
+        """
+        type_filter(types)
+        listening = asyncio.get_running_loop().create_future()
+        self.transport.hold_for(listening)
+
+        def opened() -> None:
+            if not listening.done():
+                listening.set_result(None)
+
+        async def tell() -> None:
+            try:
+                async with aclosing(self._events(types, None, opened)) as found:
+                    async for event in found:
+                        _tell(callback, event)
+            finally:
+                opened()
+
+        task = asyncio.create_task(tell())
+        self.keep(task)
+
+        def stop() -> None:
+            task.cancel()
+
+        return stop
+
+
+def task_id(id: str) -> str:
+    """What may stand in an address as the id of a task. Raises TaskNotFound."""
+    if not is_text(id) or not id:
+        raise TaskNotFound(f"expected the id of a task, got {id!r}")
+    return id
+
+
+def _tell(callback: Callable[[Event], None], event: Event) -> None:
+    try:
+        callback(event)
+    except Exception:
+        log.exception("client.callback_failed", extra={"event": event.type})
+
+
+def _position(transport: Transport, id: str) -> Position:
+    try:
+        return position_from(id)
+    except ValueError as error:
+        raise ProtocolError(f"{transport.origin} sent a stream with a wrong place: {error}") from error
+
+
+def _event(transport: Transport, text: str) -> Event | None:
+    """An event, or None for one of a kind that only a newer server knows."""
+    try:
+        return transport.decoded(text, Event)  # type: ignore[arg-type]  # a union is a type to msgspec
+    except ProtocolError:
+        if transport.decoded(text, _Kind).type in EVENT_TYPES:
+            raise
+    return None
+
+
+class _Kind(msgspec.Struct):
+    type: str
