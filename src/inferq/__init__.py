@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from inferq.sync.handle import Handle
     from inferq.sync.queue import Queue
     from inferq.task import State, Submission, Task, TaskResult
+    from inferq.webhook import verify_webhook
 
 _HOME = {
     "inferq.client": ("AsyncClient",),
@@ -92,6 +93,7 @@ _HOME = {
     "inferq.sync.handle": ("Handle",),
     "inferq.sync.queue": ("Queue",),
     "inferq.task": ("State", "Submission", "Task", "TaskResult"),
+    "inferq.webhook": ("verify_webhook",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -151,6 +153,7 @@ __all__ = [
     "WrongState",
     "aconnect",
     "connect",
+    "verify_webhook",
 ]
 
 __version__ = "0.1.0"

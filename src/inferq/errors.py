@@ -9,6 +9,7 @@ InferqError
 │   └── PayloadTooLarge
 ├── InvalidQuery                        a filter is wrong; `position` says where
 ├── TaskNotFound · BatchNotFound · RecordNotFound · AmbiguousId
+├── InvalidSignature                    a webhook's message is not what its sender signed
 ├── Conflict
 │   ├── BatchExists                     another batch has that name
 │   ├── DuplicateKey                    same idempotency key, other body
@@ -166,6 +167,13 @@ class AmbiguousId(InferqError):
 
     code = "ambiguous_id"
     status = 409
+
+
+class InvalidSignature(InferqError):
+    """A message is not what the holder of the secret signed, or is too old; raised by `verify_webhook`: answer it with 401."""
+
+    code = "invalid_signature"
+    status = 401
 
 
 class Conflict(InferqError):

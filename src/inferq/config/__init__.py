@@ -19,6 +19,7 @@ from inferq.config.settings import (
     Settings,
     StateRetention,
     StoreSettings,
+    WebhookSettings,
     WorkerSettings,
     display,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Source",
     "StateRetention",
     "StoreSettings",
+    "WebhookSettings",
     "WorkerSettings",
     "changes",
     "display",

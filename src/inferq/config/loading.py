@@ -27,6 +27,7 @@ from inferq.config.settings import (
     Settings,
     StateRetention,
     StoreSettings,
+    WebhookSettings,
     WorkerSettings,
     default_url,
 )
@@ -286,6 +287,7 @@ def _build(values: dict[Path_, _Value], present: list[str], problems: list[str])
         backends=tuple(_backend(name, section("backends", name), values, problems) for name in present),
         log=LogSettings(**section("log")),
         server=ServerSettings(**section("server")),
+        webhooks=WebhookSettings(**section("webhooks")),
     )
 
 

@@ -257,6 +257,26 @@ class ServerSettings(Section, frozen=True):
     access_log: Annotated[bool, Meta(description="Log every request (health checks never).")] = False
 
 
+class WebhookSettings(Section, frozen=True):
+    """How webhooks' messages are delivered. Deliveries have slots of their own, beside the worker's."""
+
+    allow_private: Annotated[bool, Meta(description="Whether receivers may be private or loopback addresses.")] = False
+    slots: Annotated[Slots, Meta(description="Deliveries that one process makes at the same time.")] = 16
+    timeout: Annotated[Seconds, Meta(description="A receiver that has not answered after this time has failed.")] = 10.0
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=_INT_MAX, extra={"unit": "retries"})], Meta(description="Attempts after the first.")
+    ] = 12
+    initial_delay: Annotated[Seconds, Meta(description="Bound of the wait before the first retry.")] = 5.0
+    max_delay: Annotated[Seconds, Meta(description="No wait is longer, except where the receiver asks for it.")] = 36_000.0
+    backoff_factor: Annotated[
+        Annotated[float, Meta(gt=1, le=1000)], Meta(description="The bound grows by this factor with each retry.")
+    ] = 4.0
+    give_up: Annotated[Seconds, Meta(description="A message that was not taken after this time has failed.")] = 5 * 86_400.0
+    disable_after: Annotated[
+        Seconds | None, Meta(description="A webhook whose every delivery has failed for this long is disabled; none: never.")
+    ] = 5 * 86_400.0
+
+
 class LogSettings(Section, frozen=True):
     """What is logged, where to and in which form."""
 
@@ -288,6 +308,7 @@ class Settings(Section, frozen=True):
     backends: tuple[BackendSettings, ...] = DEFAULT_BACKENDS
     log: LogSettings = LogSettings()
     server: ServerSettings = ServerSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     health: HealthSettings = HealthSettings()
     breaker: BreakerSettings = BreakerSettings()
     remote: RemoteSettings = RemoteSettings()

@@ -14,6 +14,7 @@ from inferq.config import Settings
 from inferq.engine.attempt import Rules as AttemptRules
 from inferq.engine.backends import Backend, Backends
 from inferq.engine.board import Board
+from inferq.engine.courier import Courier
 from inferq.engine.health import Watch
 from inferq.engine.ticker import Ticker
 from inferq.engine.upkeep import Upkeep
@@ -53,6 +54,7 @@ class Engine:
         self.board = Board(store, backends, slots=settings.worker.slots, clock=clock, switched=self._changed)
         self.worker.on_change = self._changed
         self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
+        self._courier = Courier(store, settings.webhooks, clock=clock, rng=rng)
         self._closing: set[asyncio.Task[None]] = set()
 
     def _of_worker(self, settings: Settings) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class Engine:
         await self.worker.start()
         self.watch.start()
         self._ticker.start()
+        self._courier.start()
 
     async def stop(self, grace: float) -> None:
         """No new claims; finish or hand back within `grace` seconds; close the backends."""
@@ -105,6 +108,7 @@ class Engine:
         await self.watch.stop()
         await self.board.stop()
         await self._ticker.stop()
+        await self._courier.stop(grace)
         await self._upkeep.stop()
         await self._backends.close()
         if self._closing:

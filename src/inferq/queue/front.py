@@ -36,6 +36,7 @@ from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskRes
 if TYPE_CHECKING:
     from inferq.doors.batches import BatchesDoor
     from inferq.doors.schedules import SchedulesDoor
+    from inferq.doors.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.keys import LocalKeys
 
@@ -240,6 +241,13 @@ class AsyncQueue(AsyncDoor):
             max_bytes=store.max_payload_bytes,
             max_queue_size=store.max_queue_size,
         )
+
+    @property
+    def webhooks(self) -> WebhooksDoor:
+        """Who is told over HTTP of what happens."""
+        from inferq.queue.webhooks import LocalWebhooks
+
+        return LocalWebhooks(self.store, self._clock, self._settings.webhooks)
 
     # submit ----------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inferq.engine import Backend
     from inferq.sync.batches import Batches
     from inferq.sync.keys import Keys
+    from inferq.sync.webhooks import Webhooks
 
 
 class Queue(Door[AsyncQueue]):
@@ -107,6 +108,13 @@ class Queue(Door[AsyncQueue]):
         from inferq.sync.keys import Keys
 
         return Keys(self, self.asynchronous.keys)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Who is told over HTTP of what happens."""
+        from inferq.sync.webhooks import Webhooks
+
+        return Webhooks(self, self.asynchronous.webhooks)
 
     def places(self) -> list[Backend]:
         """Where tasks can run in this process, as configured."""
