@@ -118,6 +118,8 @@ class BatchItem(msgspec.Struct, frozen=True, omit_defaults=True):
     task_id: str
     state: State | None
     key: str | None = None
+    action: str = ""
+    model: str = ""
     result: TaskResult | None = None
     code: FailureCode | None = None
     error: str = ""

@@ -34,6 +34,7 @@ VERBS = {
     "priority": Verb("inferq.cli.change:priority", "Change the priority of waiting tasks.", _CHANGE),
     "pause": Verb("inferq.cli.change:pause", "Start no more tasks, in all lanes or in one.", _CHANGE),
     "resume": Verb("inferq.cli.change:resume", "Undo a pause.", _CHANGE),
+    "batch": Verb("inferq.cli.batch:batch", "Watch and change batches.", _CHANGE),
     "cron": Verb("inferq.cli.cron:cron", "Tasks that come again at set times.", _CHANGE),
     "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),

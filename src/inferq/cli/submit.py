@@ -27,6 +27,7 @@ submit = LazyGroup(
         "chat": Verb("inferq.cli.submit:chat", "Submit a chat."),
         "generate": Verb("inferq.cli.submit:generate", "Submit a completion of a prompt."),
         "embed": Verb("inferq.cli.submit:embed", "Submit texts to embed."),
+        "batch": Verb("inferq.cli.batch_load:batch", "Submit a file of tasks."),
         "script": Verb("inferq.cli.submit:script", "Submit a program to run."),
         "http": Verb("inferq.cli.submit:http", "Submit an HTTP request to make."),
         "raw": Verb("inferq.cli.submit:raw", "Submit tasks as JSON, for any executor and action."),

@@ -12,7 +12,7 @@ from inferq.batch import Batch, BatchFailures, BatchItem
 from inferq.store import BatchFilter
 from inferq.stores.sqlite.rows import NUMBERS, STATES, Row, decode_result, marks
 from inferq.stores.sqlite.statements import SQL, within
-from inferq.task import State
+from inferq.task import State, lane_parts
 
 _COLUMNS = SQL["batch_by_id"].partition("FROM batch WHERE")[0]
 
@@ -56,8 +56,8 @@ def items(db: sqlite3.Connection, id: str, after: int, limit: int, states: Seque
     join = "LEFT JOIN result AS r ON r.seq = t.seq AND t.state = 3" if results else ""
     test = f"AND t.state IN ({marks(len(states))})" if states else ""
     statement = (
-        f"SELECT l.line, l.id, l.key, t.state, t.code, t.error, {body} "  # noqa: S608 - our names, bound values
-        f"FROM batch_line AS l LEFT JOIN task AS t ON t.seq = l.seq {join} "
+        f"SELECT l.line, l.id, l.key, t.state, t.code, t.error, t.action, f.lane, {body} "  # noqa: S608 - our names, bound values
+        f"FROM batch_line AS l LEFT JOIN task AS t ON t.seq = l.seq LEFT JOIN flow AS f ON f.id = t.flow {join} "
         f"WHERE l.batch = ? AND l.line > ? {test} ORDER BY l.line LIMIT ?"
     )
     rows = db.execute(statement, (number, after, *(NUMBERS[state] for state in states), limit))
@@ -67,11 +67,13 @@ def items(db: sqlite3.Connection, id: str, after: int, limit: int, states: Seque
             task_id,
             None if state is None else STATES[state],
             key,
+            action or "",
+            "" if lane is None else lane_parts(lane)[1],
             decode_result(body) if body is not None else None,
             code,
             error or "" if state is not None else "it was pruned",
         )
-        for line, task_id, key, state, code, error, body in rows
+        for line, task_id, key, state, code, error, action, lane, body in rows
     ]
 
 

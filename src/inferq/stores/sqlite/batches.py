@@ -37,9 +37,7 @@ def create(tx: Transaction, calls: Sequence[CreateCall]) -> list[Batch | InferqE
         try:
             tx.execute(SQL["add_batch"], row)
         except sqlite3.IntegrityError:
-            replies.append(
-                BatchExists(f"expected a new name, but there is a batch called {new.name!r}; resume it, or choose another")
-            )
+            replies.append(BatchExists(f"expected a new name, but there is a batch called {new.name!r}; resume it, or choose another"))
             continue
         tx.meta["batches"] = tx.batches + 1
         tx.events.append(BatchCreated(0, now.wall, new.id, new.name))

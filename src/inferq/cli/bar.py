@@ -1,0 +1,67 @@
+"""One progress bar on stderr: a line that is drawn over on a terminal, a line now and then where stderr is a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from inferq.cli.app import App
+from inferq.cli.output import say
+
+if TYPE_CHECKING:
+    from inferq.doors.batches import Progress
+
+_WIDTH = 24
+_TERMINAL_STEP, _FILE_STEP = 0.2, 5.0
+
+
+class Bar:
+    """Shows the progress of a batch; nothing where the user wants none."""
+
+    def __init__(self, app: App) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._shown = app.progress
+        self._drawn = False
+        self._last = 0.0
+        self.every = _TERMINAL_STEP if self._terminal else 0.5
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clear()
+
+    def show(self, step: Progress) -> None:
+        if not self._shown:
+            return
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[2K{line_of(step)}")
+            sys.stderr.flush()
+            self._drawn = True
+        elif step.batch.ended or time.monotonic() - self._last >= _FILE_STEP:
+            self._last = time.monotonic()
+            say(line_of(step))
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        self._clear()
+        say(text)
+
+    def _clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def line_of(step: Progress) -> str:
+    """Done, failed, rate, tokens and the time that is left, in one line."""
+    share = step.done / step.total if step.total else 1.0
+    filled = int(share * _WIDTH)
+    left = "" if step.eta is None or step.batch.ended else f"  ETA {step.eta}"
+    state = f"  {step.batch.state}" if step.batch.state in ("paused", "cancelled", "open") else ""
+    return (
+        f"[{'#' * filled}{'.' * (_WIDTH - filled)}] {step.done:,}/{step.total:,}  failed {step.failed:,}  {step.rate:.1f}/s  "
+        f"{step.tokens_per_second:.0f} tok/s{left}{state}"
+    )
