@@ -22,15 +22,17 @@ _HERE = "inferq.cli.batch"
 VERBS = {
     "list": Verb(f"{_HERE}:list_", "List batches, newest first."),
     "show": Verb(f"{_HERE}:show", "Show a batch's counts."),
-    "watch": Verb(f"{_HERE}:watch", "Watch a batch until it is finished."),
-    "results": Verb(f"{_HERE}:results", "Print results as JSON lines, in input order."),
-    "errors": Verb(f"{_HERE}:errors", "Count failures by code, with examples."),
-    "retry": Verb(f"{_HERE}:retry", "Make its failed tasks again."),
-    "pause": Verb(f"{_HERE}:pause", "Hold its waiting tasks."),
-    "resume": Verb(f"{_HERE}:resume", "Undo a pause."),
-    "cancel": Verb(f"{_HERE}:cancel", "Cancel what has not ended."),
-    "priority": Verb(f"{_HERE}:priority", "Change the priority of what waits."),
-    "delete": Verb(f"{_HERE}:delete", "Remove it with its tasks and results."),
+    "watch": Verb(f"{_HERE}:watch", "Watch a batch until it is finished, with one progress bar on stderr."),
+    "results": Verb(f"{_HERE}:results", "Print results as JSON lines, in input order; as text only the answers."),
+    "errors": Verb(f"{_HERE}:errors", "Count failures by code, the most frequent first, with an example of each."),
+    "retry": Verb(f"{_HERE}:retry", "Make its failed tasks again, with their first places and a fresh budget of retries."),
+    "pause": Verb(f"{_HERE}:pause", "Hold its waiting tasks; running ones go on. Their deadlines go on too."),
+    "resume": Verb(f"{_HERE}:resume", "Let held tasks go on, each at its old place."),
+    "cancel": Verb(f"{_HERE}:cancel", "Cancel what has not ended; it takes no more lines. `inferq batch retry --cancelled` undoes it."),
+    "priority": Verb(
+        f"{_HERE}:priority", "Change the priority of what waits. LEVEL is low (1), normal (5), high (10), critical (15) or any integer."
+    ),
+    "delete": Verb(f"{_HERE}:delete", "Remove a batch with its tasks and results, for good. Refused (6) while some of them wait or run."),
 }
 batch = LazyGroup(
     "batch",
@@ -184,7 +186,11 @@ async def _results(app: App, batch_id: str, *, only_errors: bool, follow: bool, 
                 app.out.write(json_text(outcome(item)))
 
 
-@_verb("errors", examples="inferq batch errors nightly", fields=("code", "count", "example", "task_id"))
+@_verb(
+    "errors",
+    examples="inferq batch errors nightly\ninferq batch errors nightly --json=code,count",
+    fields=("code", "count", "example", "task_id"),
+)
 @output_options(ids=False)
 def errors(app: App, batch_id: str) -> None:
     """Count failures by code, the most frequent first, with an example of each."""
@@ -218,21 +224,21 @@ def retry(app: App, batch_id: str, codes: tuple[str, ...], cancelled: bool) -> N
     _change(app, batch_id, act)
 
 
-@_verb("pause", examples="inferq batch pause nightly", fields=FIELDS)
+@_verb("pause", examples="inferq batch pause nightly\ninferq batch pause 019ab3c4", fields=FIELDS)
 @output_options()
 def pause(app: App, batch_id: str) -> None:
     """Hold its waiting tasks; running ones go on. Their deadlines go on too."""
     _change(app, batch_id, lambda queue, name: queue.batches.pause(name))
 
 
-@_verb("resume", examples="inferq batch resume nightly", fields=FIELDS)
+@_verb("resume", examples="inferq batch resume nightly\ninferq batch resume 019ab3c4", fields=FIELDS)
 @output_options()
 def resume(app: App, batch_id: str) -> None:
     """Let held tasks go on, each at its old place."""
     _change(app, batch_id, lambda queue, name: queue.batches.resume(name))
 
 
-@_verb("cancel", examples="inferq batch cancel nightly --reason 'wrong prompt'", fields=FIELDS)
+@_verb("cancel", examples="inferq batch cancel nightly\ninferq batch cancel nightly --reason 'wrong prompt'", fields=FIELDS)
 @click.option("--reason", default="", help="Kept with its tasks.")
 @output_options()
 def cancel(app: App, batch_id: str, reason: str) -> None:
@@ -240,7 +246,7 @@ def cancel(app: App, batch_id: str, reason: str) -> None:
     _change(app, batch_id, lambda queue, name: queue.batches.cancel(name, reason=reason))
 
 
-@_verb("priority", examples="inferq batch priority nightly low", fields=FIELDS)
+@_verb("priority", examples="inferq batch priority nightly low\ninferq batch priority 019ab3c4 20", fields=FIELDS)
 @click.argument("level", type=PRIORITY)
 @output_options()
 def priority(app: App, batch_id: str, level: int) -> None:
