@@ -2,10 +2,14 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test coverage check bench faults clean
+.PHONY: demo serve test coverage check bench faults clean
 
 demo: $(STAMP)
 	$(PY) -m inferq.demo
+
+# A server with the small model, until Ctrl-C; its tasks are kept in ./data.
+serve: $(STAMP) models
+	exec $(PY) -m inferq serve --data-dir data
 
 test: $(STAMP) models
 	$(PY) -m pytest
@@ -32,10 +36,10 @@ faults: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --allow-existing -q .venv && uv pip install -q -p .venv -e '.[local]' --group test --group check; \
+		uv venv --allow-existing -q .venv && uv pip install -q -p .venv -e '.[local,server]' --group test --group check; \
 	else \
 		python3 -m venv .venv && .venv/bin/python -m pip install -q --upgrade 'pip>=25.1' && \
-		.venv/bin/python -m pip install -q -e '.[local]' --group test --group check; \
+		.venv/bin/python -m pip install -q -e '.[local,server]' --group test --group check; \
 	fi
 	@touch $(STAMP)
 
