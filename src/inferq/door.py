@@ -23,6 +23,7 @@ from inferq.store import Cursor, Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
 
 log: Final = logging.getLogger("inferq.queue")
@@ -78,6 +79,11 @@ class AsyncDoor(ABC):
     @abstractmethod
     def schedules(self) -> SchedulesDoor:
         """Tasks that come again at set times."""
+
+    @property
+    @abstractmethod
+    def operations(self) -> OperationsDoor:
+        """Changes of all tasks that pass a filter."""
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Own a background task: it is awaited or cancelled when the queue closes, and what it raises is logged."""
@@ -358,6 +364,10 @@ class AsyncDoor(ABC):
     @abstractmethod
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
+
+    @abstractmethod
+    async def delete(self, *ids: str) -> None:
+        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
 
     @abstractmethod
     async def pause(self, scope: str = "*") -> None:

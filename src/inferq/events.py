@@ -105,6 +105,10 @@ class TaskRetried(_TaskEvent, tag="task.retried", gc=False):
     """Somebody asked for an ended task to be made again; it waits with its first place."""
 
 
+class TaskDeleted(_TaskEvent, tag="task.deleted", gc=False):
+    """Somebody removed an ended task with its result; what it left is in this log only."""
+
+
 class PriorityChanged(_TaskEvent, tag="task.priority", gc=False):
     """It moved to another flow."""
 
@@ -233,6 +237,7 @@ Event = (
     | TaskFailed
     | TaskCancelled
     | TaskRetried
+    | TaskDeleted
     | PriorityChanged
     | QueuePaused
     | QueueResumed

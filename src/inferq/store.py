@@ -368,6 +368,13 @@ class Store(BatchStore, Protocol):
         A `reset` record takes the place of the `end` in its log. (Here and in `cancel`, an id given twice counts once.)"""
         ...
 
+    async def delete(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
+        """Remove ended tasks with their results, streams and keys; there is no undo. Waiting or running ones get WrongState.
+
+        Raises TaskNotFound, and then nothing was removed. Emits `task.deleted`.
+        """
+        ...
+
     async def pause(self, scope: str, now: Now) -> None:
         """Stop claims of a lane, or of all with `*`, in every process. Idempotent."""
         ...

@@ -21,7 +21,7 @@ BODIES: dict[str, Any] = {
         "payload": {"messages": [{"role": "user", "content": "beta"}]},
         "key": "key-waiting",
     },
-    "POST /api/operations": {"verb": "cancel", "q": ""},
+    "POST /api/operations": {"verb": "cancel", "q": "state:*"},
     "POST /api/tasks/{id}/priority": {"priority": 1},
 }
 """Bodies with which a route would really do something; the others get an empty object."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from inferq.client.files import save_new
-from inferq.client.transport import Query, Request, Transport, get, post
+from inferq.client.transport import Query, Request, Transport, delete, get, post
 from inferq.client.watching import Watching, task_id
 from inferq.clock import SystemClock, seconds
 from inferq.config.secret import Secret
@@ -30,6 +30,7 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
+    from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
 
 _LARGEST_PAGE: Final = 1000
@@ -98,6 +99,12 @@ class AsyncClient(Watching):
         if not self._open:
             raise StoreClosed("expected an open client; use `async with AsyncClient(...)` or call start() first")
         return self._transport
+
+    @property
+    def operations(self) -> OperationsDoor:
+        from inferq.client.operations import RemoteOperations
+
+        return RemoteOperations(self.transport)
 
     @property
     def schedules(self) -> SchedulesDoor:
@@ -179,6 +186,10 @@ class AsyncClient(Watching):
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
         await self._each(ids, lambda one: post("tasks", one, "retry"))
+
+    async def delete(self, *ids: str) -> None:
+        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
+        await self._each(ids, lambda one: delete("tasks", one))
 
     async def _each(self, ids: tuple[str, ...], request: Callable[[str], Request]) -> None:
         """Make a change of every task; of none when one of them does not exist. The first refusal is raised when all are done."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from inferq.doors.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.keys import LocalKeys
+    from inferq.queue.operations import Operations
 
 log: Final = logging.getLogger("inferq.queue")
 
@@ -75,6 +76,7 @@ class AsyncQueue(AsyncDoor):
         self._hub: Hub | None = None
         self._engine: Engine | None = None
         self._keys: LocalKeys | None = None
+        self._operations: Operations | None = None
 
     # coming and going ------------------------------------------------------------------------------------------------
 
@@ -110,6 +112,7 @@ class AsyncQueue(AsyncDoor):
         engine = Engine(self.store, self._places(), self._settings, clock=self._clock)
         await engine.start()
         self._engine = engine
+        self.operations.tend()
 
     async def stop(self, grace: Duration | None = None) -> None:
         """Stop working: no new claims; running tasks finish within the grace (default: the settings') or are handed back unburnt."""
@@ -128,7 +131,7 @@ class AsyncQueue(AsyncDoor):
         await self._drop_all()
         if self._keys is not None:
             self._keys.close()
-        self._store = self._keys = None
+        self._store = self._keys = self._operations = None
         await store.close()
 
     async def reconfigure(self, settings: Settings) -> Changes:
@@ -228,6 +231,15 @@ class AsyncQueue(AsyncDoor):
             return admit(fields, self._places().executor_of, max_bytes=store.max_payload_bytes)
 
         return LocalBatches(self, self._clock, admit=ready, max_queue_size=store.max_queue_size)
+
+    @property
+    def operations(self) -> Operations:
+        """Changes of all tasks that pass a filter."""
+        if self._operations is None:
+            from inferq.queue.operations import Operations
+
+            self._operations = Operations(self, self._clock)
+        return self._operations
 
     @property
     def schedules(self) -> SchedulesDoor:
@@ -395,6 +407,10 @@ class AsyncQueue(AsyncDoor):
     async def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
         _raise_first(await self.store.retry(checked_ids(ids), self._clock.read()))
+
+    async def delete(self, *ids: str) -> None:
+        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
+        _raise_first(await self.store.delete(checked_ids(ids), self._clock.read()))
 
     async def pause(self, scope: str = "*") -> None:
         """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""

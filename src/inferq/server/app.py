@@ -106,6 +106,7 @@ class App:
         if not self._listening and self._is_open():
             self._listening = True
             self.queue.subscribe(self.metrics.hear)
+            self.queue.operations.tend()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         opened = False

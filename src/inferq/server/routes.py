@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, operators, page, schedules, stats, tasks
+from inferq.server import keys, live, operations, operators, page, schedules, stats, tasks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -13,6 +13,7 @@ ROUTES: Final[list[Route]] = [
     *live.ROUTES,
     *stats.ROUTES,
     *operators.ROUTES,
+    *operations.ROUTES,
     *page.ROUTES,
     *schedules.ROUTES,
 ]

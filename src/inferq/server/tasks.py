@@ -277,6 +277,13 @@ async def set_priority(call: Call) -> Reply:
     return await _change(call, partial(call.queue.set_priority, priority=priority))
 
 
+@route("DELETE", "/api/tasks/{id}", role="operator", returns={204: None}, errors=(TaskNotFound, WrongState))
+async def delete(call: Call) -> Reply:
+    """Remove an ended task with its result. There is no undo; a waiting or running task is refused: cancel it first."""
+    await call.queue.delete((await _task(call)).id)
+    return Reply(None, 204)
+
+
 async def _change(call: Call, change: Callable[[str], Awaitable[None]]) -> Reply:
     id = (await _task(call)).id
     await change(id)
@@ -300,4 +307,4 @@ async def resume(call: Call) -> Reply:
     return Reply(None, 204)
 
 
-ROUTES: Final[list[Route]] = [submit, list_, show, result, attempts, why, cancel, retry, set_priority, pause, resume]
+ROUTES: Final[list[Route]] = [submit, list_, show, result, attempts, why, cancel, retry, set_priority, pause, resume, delete]

@@ -21,6 +21,7 @@ from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.sync.operations import Operations
     from inferq.sync.schedules import Schedules
 
 T = TypeVar("T")
@@ -97,6 +98,13 @@ class Door(ABC, Generic[D]):
     def url(self) -> str:
         """Where the queue is: a store's URL or a server's address, without secrets."""
         return self.asynchronous.url
+
+    @property
+    def operations(self) -> Operations:
+        """Changes of all tasks that pass a filter."""
+        from inferq.sync.operations import Operations
+
+        return Operations(self, self.asynchronous.operations)
 
     @property
     def schedules(self) -> Schedules:
@@ -289,6 +297,10 @@ class Door(ABC, Generic[D]):
     def retry(self, *ids: str) -> None:
         """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
         self.call(self.asynchronous.retry(*ids))
+
+    def delete(self, *ids: str) -> None:
+        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
+        self.call(self.asynchronous.delete(*ids))
 
     def pause(self, scope: str = "*") -> None:
         """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on."""

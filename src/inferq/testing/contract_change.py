@@ -184,3 +184,35 @@ class ChangeContract(ContractBase):
         with pytest.raises(TaskNotFound, match="00000000-0000-7000-8000-000000000000"):
             await changes[verb]()
         assert await here.seen() == before
+
+    # ── delete ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @pytest.mark.parametrize("state", sorted(FINAL))
+    async def test_a_deleted_task_is_gone_with_all_it_left(self, here: Peer, state: State) -> None:
+        task = new_task("gone", key="k", tags=["t"])
+        id = await here.ended(state, task)
+        other = await here.ended(state)
+        assert await here.store.delete([id, id], here.now) == [None, None]
+        assert await here.store.get(id) is None
+        assert await here.store.result(id) is None
+        assert await here.store.attempts(id) == []
+        assert await here.log(id) == []
+        assert (await here.store.counts()).states[state] == 1
+        assert await here.event_types(id) == ["task.submitted", "task.started", f"task.{state}", "task.deleted"]
+        assert await here.add(new_task("gone", key="k", tags=["other"])) != [id], "its key is free again"
+        assert await here.store.check() == []
+        assert (await here.task(other)).state is state
+
+    @pytest.mark.parametrize("state", [State.SCHEDULED, State.PENDING, State.RUNNING])
+    async def test_a_task_that_has_not_ended_is_not_deleted(self, here: Peer, state: State) -> None:
+        id = await in_state(here, state)
+        before = await here.seen()
+        (wrong,) = await here.store.delete([id], here.now)
+        assert isinstance(wrong, WrongState)
+        assert await here.seen() == before
+
+    async def test_an_unknown_id_among_others_deletes_nothing(self, here: Peer) -> None:
+        id = await here.ended(State.FAILED)
+        with pytest.raises(TaskNotFound, match="'nothing'"):
+            await here.store.delete([id, "nothing"], here.now)
+        assert await here.state(id) is State.FAILED

@@ -8,12 +8,13 @@ import msgspec
 
 from inferq.clock import Now
 from inferq.errors import InferqError, TaskNotFound, WrongState
-from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskRetried
+from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskDeleted, TaskRetried
 from inferq.executor import Chunk
 from inferq.store import Grown
 from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, SCHEDULED, STATES, Row, decode_spec, encode
 from inferq.stores.sqlite.statements import SQL, within
 from inferq.stores.sqlite.transaction import Transaction
+from inferq.stores.sqlite.upkeep import remove
 
 Reply = list[WrongState | None] | InferqError
 
@@ -151,6 +152,31 @@ def _without_deadlines(tx: Transaction, seq: int) -> int:
     fresh = encode(spec)
     tx.execute("UPDATE payload SET spec = ? WHERE seq = ?", (fresh, seq))
     return len(fresh) - len(stored)
+
+
+DeleteCall = tuple[Sequence[str], Now]
+
+
+def delete(tx: Transaction, calls: Sequence[DeleteCall]) -> list[Reply]:
+    """Ended tasks leave every table; there is no way back, so that those who wait or run are refused."""
+
+    def run(ids: Sequence[str], now: Now) -> Reply:
+        gone: dict[str, Row] = {}
+
+        def one(id: str, row: Row) -> WrongState | None:
+            seq, _, state, _, _, size, *_ = row
+            if state < COMPLETED:
+                return _wrong(id, state, "completed, failed or cancelled")
+            if id not in gone:
+                gone[id] = (seq, state, size)
+                tx.events.append(TaskDeleted(0, now.wall, id))
+            return None
+
+        reply = _each(tx, ids, one)
+        remove(tx, list(gone.values()))
+        return reply
+
+    return [run(*call) for call in calls]
 
 
 PauseCall = tuple[str, Now]

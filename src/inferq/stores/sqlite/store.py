@@ -185,6 +185,10 @@ class SQLiteStore(BatchVerbs):
         errors: list[WrongState | None] = await self._call(changes.retry, (ids, now))
         return errors
 
+    async def delete(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
+        errors: list[WrongState | None] = await self._call(changes.delete, (ids, now))
+        return errors
+
     async def pause(self, scope: str, now: Now) -> None:
         await self._call(changes.pause, (scope, now))
 
