@@ -23,8 +23,10 @@ from inferq.store import Cursor, Filter, LoggedChunk, Page, Position, StoreStats
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
+    from inferq.doors.webhooks import WebhooksDoor
 
 log: Final = logging.getLogger("inferq.queue")
 
@@ -84,6 +86,16 @@ class AsyncDoor(ABC):
     @abstractmethod
     def operations(self) -> OperationsDoor:
         """Changes of all tasks that pass a filter."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> KeysDoor:
+        """Keys of servers, limits of tenants, and the audit log."""
+
+    @property
+    @abstractmethod
+    def webhooks(self) -> WebhooksDoor:
+        """Who is told over HTTP of what happens."""
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Own a background task: it is awaited or cancelled when the queue closes, and what it raises is logged."""

@@ -30,8 +30,10 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
+    from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
+    from inferq.doors.webhooks import WebhooksDoor
 
 _LARGEST_PAGE: Final = 1000
 """Tasks that a server gives at once; a page may be shorter than its limit."""
@@ -111,6 +113,18 @@ class AsyncClient(Watching):
         from inferq.client.schedules import RemoteSchedules
 
         return RemoteSchedules(self, self.transport)
+
+    @property
+    def keys(self) -> KeysDoor:
+        from inferq.client.keys import RemoteKeys
+
+        return RemoteKeys(self.transport, self._instant)
+
+    @property
+    def webhooks(self) -> WebhooksDoor:
+        from inferq.client.webhooks import RemoteWebhooks
+
+        return RemoteWebhooks(self.transport)
 
     # submit ----------------------------------------------------------------------------------------------------------
 

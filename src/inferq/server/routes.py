@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, operations, operators, page, schedules, stats, tasks
+from inferq.server import keys, live, operations, operators, page, schedules, stats, tasks, webhooks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -16,4 +16,5 @@ ROUTES: Final[list[Route]] = [
     *operations.ROUTES,
     *page.ROUTES,
     *schedules.ROUTES,
+    *webhooks.ROUTES,
 ]

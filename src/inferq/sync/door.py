@@ -21,8 +21,10 @@ from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
 
 if TYPE_CHECKING:
+    from inferq.sync.keys import Keys
     from inferq.sync.operations import Operations
     from inferq.sync.schedules import Schedules
+    from inferq.sync.webhooks import Webhooks
 
 T = TypeVar("T")
 D = TypeVar("D", bound=AsyncDoor)
@@ -112,6 +114,20 @@ class Door(ABC, Generic[D]):
         from inferq.sync.schedules import Schedules
 
         return Schedules(self, self.asynchronous.schedules)
+
+    @property
+    def keys(self) -> Keys:
+        """Keys of servers, limits of tenants, and the audit log."""
+        from inferq.sync.keys import Keys
+
+        return Keys(self, self.asynchronous.keys)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Who is told over HTTP of what happens."""
+        from inferq.sync.webhooks import Webhooks
+
+        return Webhooks(self, self.asynchronous.webhooks)
 
     # submit ----------------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,6 @@ from inferq.sync.door import Door
 if TYPE_CHECKING:
     from inferq.engine import Backend
     from inferq.sync.batches import Batches
-    from inferq.sync.keys import Keys
-    from inferq.sync.webhooks import Webhooks
 
 
 class Queue(Door[AsyncQueue]):
@@ -101,20 +99,6 @@ class Queue(Door[AsyncQueue]):
     @property
     def settings(self) -> Settings:
         return self.asynchronous.settings
-
-    @property
-    def keys(self) -> Keys:
-        """Keys of a server on this store, and limits of tenants."""
-        from inferq.sync.keys import Keys
-
-        return Keys(self, self.asynchronous.keys)
-
-    @property
-    def webhooks(self) -> Webhooks:
-        """Who is told over HTTP of what happens."""
-        from inferq.sync.webhooks import Webhooks
-
-        return Webhooks(self, self.asynchronous.webhooks)
 
     def places(self) -> list[Backend]:
         """Where tasks can run in this process, as configured."""
