@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -260,16 +260,30 @@ def _due(schedule: Schedule, now: int) -> tuple[int, int | None, list[int]] | No
         return None
     allowed = GRACE if schedule.misfire == "skip" else max(GRACE, round(schedule.window * 1000))
     since = latest - allowed
-    until: Callable[[int], bool] = since.__gt__
-    missed = list(itertools.islice(itertools.takewhile(until, fires(cron, schedule.mark, tz)), _COUNTED))
-    due = itertools.takewhile(latest.__ge__, fires(cron, max(schedule.mark, since - 1), tz))
-    if schedule.misfire != "once":
-        fire = next(due, None)
-    else:
-        found = [*due]
-        fire = found.pop() if found else None
-        missed += found
-    return (since - 1 if fire is None else fire), fire, missed
+    fire = (_newest if schedule.misfire == "once" else _oldest)(cron, tz, max(schedule.mark, since - 1), latest)
+    mark = since - 1 if fire is None else fire
+    until = latest + 1 if fire is None else fire if schedule.misfire == "once" else min(fire, since)
+    missed = list(itertools.islice(itertools.takewhile(until.__gt__, fires(cron, schedule.mark, tz)), _COUNTED))
+    return mark, fire, missed
+
+
+def _oldest(cron: Cron, tz: ZoneInfo, after: int, latest: int) -> int | None:
+    """The first fire in (after, latest]."""
+    found = next_fire(cron, after, tz)
+    return found if found is not None and found <= latest else None
+
+
+def _newest(cron: Cron, tz: ZoneInfo, after: int, latest: int) -> int | None:
+    """The last fire in (after, latest]: looked for in ever longer stretches, so that a long window of frequent fires costs little."""
+    stretch = GRACE
+    while True:
+        start = max(after, latest - stretch)
+        found = list(itertools.takewhile(latest.__ge__, fires(cron, start, tz)))
+        if found:
+            return found[-1]
+        if start == after:
+            return None
+        stretch *= 4
 
 
 def _with(schedule: Schedule, **changes: Any) -> Schedule:

@@ -90,6 +90,14 @@ async def test_putting_the_same_again_changes_nothing_and_another_time_counts_fr
     assert (moved.id, moved.mark) == (first.id, clock.read().wall)
 
 
+async def test_a_program_that_starts_again_does_not_undo_what_an_operator_switched_off(queue: AsyncQueue) -> None:
+    await queue.schedules.put("hourly", "0 * * * *", task=TASK)
+    off = await queue.schedules.disable("hourly")
+    assert await queue.schedules.put("hourly", "0 * * * *", task=TASK) == off
+    assert not (await queue.schedules.put("hourly", "5 * * * *", task=TASK)).enabled
+    assert (await queue.schedules.put("hourly", "5 * * * *", task=TASK, enabled=True)).enabled
+
+
 async def test_add_does_not_replace(queue: AsyncQueue) -> None:
     await queue.schedules.put("hourly", "0 * * * *", task=TASK, replace=False)
     with pytest.raises(Conflict, match="there is a schedule 'hourly'"):
@@ -321,6 +329,15 @@ async def test_two_tickers_make_each_fire_once(tmp_path: Path, clock: FakeClock)
 
 async def _together(*looks: Any) -> None:
     await asyncio.gather(*looks)
+
+
+async def test_a_ticker_that_heard_nothing_finds_changes_when_it_reads_all_again(queue: AsyncQueue, clock: FakeClock) -> None:
+    ticker = Ticker(queue.store, clock=clock, rng=random.Random(1), max_queue_size=None)
+    await ticker.stop()  # deaf from here on
+    await queue.schedules.put("hourly", "0 * * * *", task=TASK)
+    clock.advance(HOUR)
+    await ticker.look()
+    assert await payloads(queue) == ["report of 10:00"]
 
 
 async def test_an_unreadable_schedule_of_a_newer_version_stops_no_other(queue: AsyncQueue, clock: FakeClock, ticker: Ticker) -> None:

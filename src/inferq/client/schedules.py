@@ -29,6 +29,8 @@ class RemoteSchedules(SchedulesDoor):
         fields = checked_fields(fields)
         fields.task = template_fields(template_of(fields))
         body = {name: getattr(fields, name) for name in ScheduleFields.__struct_fields__}
+        if fields.enabled is None:
+            del body["enabled"]
         if not replace:
             return await self._transport.ask(post("cron", json=body), Schedule)
         return await self._transport.ask(put("cron", body.pop("name"), json=body), Schedule)
@@ -48,7 +50,9 @@ class RemoteSchedules(SchedulesDoor):
         return found
 
     async def _update(self, name: str, changes: dict[str, Any]) -> Schedule:
-        if changes.keys() == {"enabled"}:
+        if changes.get("enabled", True) is None:
+            del changes["enabled"]
+        if changes.keys() == {"enabled"} and type(changes["enabled"]) is bool:
             verb = "enable" if changes["enabled"] else "disable"
             return await self._transport.ask(post("cron", _name(name), verb, again=True), Schedule)
         if "task" in changes:

@@ -31,14 +31,14 @@ class ScheduleFields(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
     """What a user may say about a schedule. Durations are seconds, or texts such as `10m`.
 
     `task` is the template of its tasks, as in a submission; `start_within` and `end_within` bound each task from when it is made.
-    `misfire` (with `window`) and `overlap` are the policies of docs/schedules.md.
+    `misfire` (with `window`) and `overlap` are the policies of docs/schedules.md. `enabled` None leaves a switch as it is.
     """
 
     name: str
     expression: str
     task: dict[str, Any]
     tz: str = "UTC"
-    enabled: bool = True
+    enabled: bool | None = None
     misfire: Misfire = "once"
     window: float | str = 3600.0
     overlap: Overlap = "skip"
@@ -62,7 +62,7 @@ class SchedulesDoor(ABC):
         *,
         task: Submission | Mapping[str, Any],
         tz: str = "UTC",
-        enabled: bool = True,
+        enabled: bool | None = None,
         misfire: Misfire = "once",
         window: Duration = 3600.0,
         overlap: Overlap = "skip",
@@ -73,7 +73,8 @@ class SchedulesDoor(ABC):
         replace: bool = True,
     ) -> Schedule:
         """Create a schedule, or make the one of that name so. Idempotent: what is so already is left alone, its counters and missed fires
-        too. A new one, a new time and enabling count from now on. With `replace=False` an existing one is a Conflict.
+        too; so is its switch where `enabled` is None (a new one is enabled). A new one, a new time and enabling count from now on. With
+        `replace=False` an existing one is a Conflict.
 
         `task` is the template of its tasks, checked like a submission. Raises InvalidTask naming the field.
         """
@@ -187,7 +188,7 @@ def checked_fields(body: ScheduleFields) -> ScheduleFields:
         value = getattr(body, field)
         if value not in known:
             raise InvalidTask(f"expected one of {', '.join(known)}, got {value!r}", field=field)
-    if type(body.enabled) is not bool:
+    if body.enabled is not None and type(body.enabled) is not bool:
         raise InvalidTask(f"expected true or false, got {body.enabled!r}", field="enabled")
     if not isinstance(body.metadata, dict):
         raise InvalidTask(f"expected an object, got {type(body.metadata).__name__}", field="metadata")

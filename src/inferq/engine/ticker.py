@@ -110,12 +110,14 @@ class Ticker:
     async def _load(self) -> None:
         """Every schedule, as the store has it: at the start, and as a fallback for news that did not come."""
         self._reload_at = self._loop.time() + _RELOAD
-        names, after = set[str](), ""
+        found, after = dict[str, int](), ""
         while page := await self._store.records(KIND, after=after, limit=_PAGE):
-            names.update(record.id for record in page)
+            for record in page:
+                schedule = _readable(record.id, record.body)
+                if schedule is not None and (schedule.due is not None or schedule.held is not None):
+                    found[record.id] = 0 if schedule.due is None or schedule.held is not None else schedule.due
             after = page[-1].id
-        self._due = {name: due for name, due in self._due.items() if name in names}
-        self._changed |= names
+        self._due = found
 
     # one schedule ----------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Schedules(SchedulesDoor):
                 return wanted
             if not replace:
                 raise Conflict(f"expected a new name, but there is a schedule {body.name!r}; update it, or put it with replace")
-            return _merged(before, wanted)
+            return _merged(before, wanted, body.enabled)
 
         return await self._change(body.name, merged)
 
@@ -75,7 +75,8 @@ class Schedules(SchedulesDoor):
             admitted = admit(task, self._executor_of, max_bytes=self._max_bytes)
         except InvalidTask as error:
             raise in_task(error) from None
-        fields = {name: getattr(body, name) for name in ScheduleFields.__struct_fields__} | {"task": template}
+        fields = {name: getattr(body, name) for name in ScheduleFields.__struct_fields__}
+        fields |= {"task": template, "enabled": body.enabled is not False}
         return Schedule(id=new_id(), estimate=admitted.estimate, size=admitted.flow.size, **fields)
 
     async def _update(self, name: str, changes: dict[str, Any]) -> Schedule:
@@ -84,12 +85,12 @@ class Schedules(SchedulesDoor):
         def changed(before: Schedule | None) -> Schedule:
             if before is None:
                 raise _unknown(name)
-            if changes.keys() <= {"enabled"}:
+            if changes.keys() == {"enabled"} and type(changes["enabled"]) is bool:
                 # A switch works even where the executor of its task is not installed.
                 return msgspec.structs.replace(before, **changes)
             fields = {field: getattr(before, field) for field in ScheduleFields.__struct_fields__}
             fields["task"] = template_fields(before.task)
-            return _merged(before, self._checked(ScheduleFields(**fields | changes)))
+            return _merged(before, self._checked(ScheduleFields(**fields | changes)), changes.get("enabled"))
 
         return await self._change(found.name, changed)
 
@@ -171,9 +172,10 @@ class Schedules(SchedulesDoor):
         return (await self._home.store.find(Filter(schedule=schedule.name).search(), limit=limit)).tasks
 
 
-def _merged(before: Schedule, wanted: Schedule) -> Schedule:
-    """What the user wants, with the history of what is there."""
+def _merged(before: Schedule, wanted: Schedule, enabled: bool | None) -> Schedule:
+    """What the user wants, with the history of what is there, and its switch where nothing is said of it."""
     fields = {name: getattr(wanted, name) for name in (*ScheduleFields.__struct_fields__, "estimate", "size")}
+    fields["enabled"] = before.enabled if enabled is None else enabled
     return msgspec.structs.replace(before, **fields)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Meta
@@ -84,7 +85,7 @@ async def create(call: Call) -> Reply:
     """Create a schedule. Its task is checked like a submission, so a broken one is refused now and not at its first fire."""
     body: ScheduleBody = call.body
     made = await call.queue.schedules.put(body.name, replace=False, **_given(call, body))
-    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/cron/{made.name}"} if made.name.isascii() else {})
+    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/cron/{quote(made.name, safe='')}"})
 
 
 def _given(call: Call, body: ScheduleChanges) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Schedules:
         *,
         task: Submission | Mapping[str, Any],
         tz: str = "UTC",
-        enabled: bool = True,
+        enabled: bool | None = None,
         misfire: Misfire = "once",
         window: Duration = 3600.0,
         overlap: Overlap = "skip",

@@ -118,6 +118,6 @@ async def _make(schedules: SchedulesDoor, fields: ScheduleFields, before: Schedu
 def _differs(fields: ScheduleFields, before: Schedule) -> bool:
     from inferq.doors.schedules import template_of
 
-    return any(
-        getattr(fields, name) != getattr(before, name) for name in fields.__struct_fields__ if name != "task"
-    ) or before.task != template_of(fields)
+    switched = fields.enabled is not None and fields.enabled != before.enabled
+    same = (name for name in fields.__struct_fields__ if name not in ("task", "enabled"))
+    return switched or before.task != template_of(fields) or any(getattr(fields, name) != getattr(before, name) for name in same)
