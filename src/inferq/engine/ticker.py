@@ -27,6 +27,7 @@ _RELOAD: Final = 60.0
 _PAGE: Final = 500
 _ACTIVE: Final = (*WAITING, State.RUNNING)
 _MOST_ACTIVE: Final = 100
+_AT_ONCE: Final = 32
 _STEPS: Final = 50
 """Steps of one schedule before the others have their turn."""
 
@@ -92,8 +93,17 @@ class Ticker:
             await self._load()
         changed, self._changed = self._changed, set()
         now = self._clock.read().wall
-        for name in changed | {name for name, due in self._due.items() if due <= now}:
-            await self._advance(name)
+        names = changed | {name for name, due in self._due.items() if due <= now}
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with slots:
+                await self._advance(name)
+
+        # Side by side, so that many schedules of the same minute share their commits.
+        for ended in await asyncio.gather(*(one(name) for name in names), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
 
     async def _wait(self) -> None:
         """Until a schedule is due, something changed, or it is time to look at the clock again."""
