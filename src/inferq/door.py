@@ -21,6 +21,7 @@ from inferq.handle import AsyncHandle, Duration
 from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
 from inferq.store import Cursor, Filter, LoggedChunk, Page, Position, StoreStats, Where, query_of
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
+from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
     from inferq.doors.keys import KeysDoor
@@ -320,8 +321,12 @@ class AsyncDoor(ABC):
         """Counts, from maintained counters."""
 
     @abstractmethod
+    async def explain(self, id: str) -> Waiting:
+        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+
     async def why(self, id: str) -> str:
-        """One line that says what a task waits for."""
+        """One line that says what a task waits for. Raises TaskNotFound."""
+        return (await self.explain(id)).reason
 
     # wait and watch --------------------------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ def every_error(base: type[InferqError] = InferqError) -> list[type[InferqError]
 # A task's end, a broken plugin, a claim that an engine lost, an executor's own: code 1, and what the executors' say decides.
 PLAIN_FAILURES = {
     "InferqError", "PluginError", "WrongMethod", "NotAcceptable", "BodyTimeout", "UnsupportedMedia", "ClaimLost", "TaskError", "TaskFailed",
-    "TaskCancelled", "ExecutorError", "RetryLater", "Unavailable", "Reject",
+    "TaskCancelled", "ExecutorError", "RetryLater", "Unavailable", "Reject", "Untranslatable",
 }  # fmt: skip
 
 

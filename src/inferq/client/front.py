@@ -21,8 +21,8 @@ from inferq.handle import AsyncHandle, Duration
 from inferq.intake import checked, checked_priority
 from inferq.store import Cursor, Page, StoreStats, Where, page_size, query_of
 from inferq.task import AttemptRecord, Submission, Task, new_id
+from inferq.waiting import Waiting
 from inferq.wire.native import (
-    Explained,
     Listing,
     StatsView,
     Submitted,
@@ -181,9 +181,9 @@ class AsyncClient(Watching):
             paused=view.paused,
         )
 
-    async def why(self, id: str) -> str:
-        """One line that says what a task waits for."""
-        return (await self.transport.ask(get("tasks", task_id(id), "why"), Explained)).why
+    async def explain(self, id: str) -> Waiting:
+        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+        return await self.transport.ask(get("tasks", task_id(id), "why"), Waiting)
 
     # change ----------------------------------------------------------------------------------------------------------
 

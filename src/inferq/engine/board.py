@@ -107,9 +107,15 @@ class Board:
             if backend.turn(switches.get(backend.name)):
                 backend.since = self._clock.read().wall
 
+    def notice(self) -> Notice:
+        """How this process stands this moment."""
+        now, loop_now = self._clock.read(), self._loop.time()
+        views = tuple(backend.view(now, loop_now) for backend in self._backends)
+        return Notice(worker=self._store.instance, slots=self.slots, backends=views)
+
     async def _post(self) -> None:
         now = self._clock.read()
-        views = tuple(self._shown(backend.view(now, self._loop.time())) for backend in self._backends)
+        views = tuple(self._shown(view) for view in self.notice().backends)
         await self._tell(views)
         if self._name and self._name != self._store.instance:
             await self._store.drop_record(NOTICE, self._name, now, quiet=True)

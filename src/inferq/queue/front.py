@@ -8,7 +8,6 @@ import logging
 import signal
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, che
 from inferq.errors import (
     ConfigError,
     InvalidTask,
+    Rejected,
     StoreClosed,
     TaskNotFound,
     WaitTimeout,
@@ -31,15 +31,18 @@ from inferq.intake import admit, checked_priority
 from inferq.query import search
 from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, page_size, query_of
 from inferq.stores import open_store
-from inferq.task import AttemptRecord, NewTask, State, Submission, Task, TaskResult
+from inferq.task import AttemptRecord, NewTask, Submission, Task, TaskResult
+from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
+    from inferq.backend import Notice
     from inferq.doors.batches import BatchesDoor
     from inferq.doors.schedules import SchedulesDoor
     from inferq.doors.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.keys import LocalKeys
     from inferq.queue.operations import Operations
+    from inferq.queue.waiting import Explainer
 
 log: Final = logging.getLogger("inferq.queue")
 
@@ -77,6 +80,7 @@ class AsyncQueue(AsyncDoor):
         self._engine: Engine | None = None
         self._keys: LocalKeys | None = None
         self._operations: Operations | None = None
+        self._explains: Explainer | None = None
 
     # coming and going ------------------------------------------------------------------------------------------------
 
@@ -131,7 +135,7 @@ class AsyncQueue(AsyncDoor):
         await self._drop_all()
         if self._keys is not None:
             self._keys.close()
-        self._store = self._keys = self._operations = None
+        self._store = self._keys = self._operations = self._explains = None
         await store.close()
 
     async def reconfigure(self, settings: Settings) -> Changes:
@@ -287,7 +291,12 @@ class AsyncQueue(AsyncDoor):
         store = self.store
         if self._engine is not None:
             self._engine.worker.expect(tasks)
-        ids = await store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
+        try:
+            ids = await store.add(tasks, self._clock.read(), limit=self._settings.store.max_queue_size)
+        except Rejected as error:
+            if error.retry_after is None:
+                error.retry_after = await self.retry_after()
+            raise
         return [AsyncHandle(self, id) for id in ids]
 
     # ask -------------------------------------------------------------------------------------------------------------
@@ -325,25 +334,24 @@ class AsyncQueue(AsyncDoor):
             paused=sorted(await self.paused()),
         )
 
-    async def why(self, id: str) -> str:
-        """One line that says what a task waits for."""
-        task = await self.get(id)
-        if task.state is State.SCHEDULED and task.due is not None:
-            when = datetime.fromtimestamp(task.due / 1000, UTC).isoformat(timespec="seconds")
-            reason = f" after {task.code}: {task.error}" if task.code else ""
-            return f"scheduled: not before {when}{reason}"
-        if task.state is not State.PENDING:
-            return f"it does not wait: it is {task.state}"
-        paused = await self.paused()
-        if "*" in paused or task.flow.lane in paused:
-            return f"paused: claims are stopped for {'all lanes' if '*' in paused else 'lane ' + task.flow.lane}"
-        if self._work and not self._places().serving(task.flow.lane):
-            return f"no backend here serves lane {task.flow.lane}"
-        if not self._work and (await self.store.stats()).instances <= 1:
-            return "nobody works on this store now: start `inferq work`"
-        counts = await self.store.counts()
-        ahead = sum(number for priority, number in counts.pending_by_priority.items() if priority > task.flow.priority)
-        return f"no free slot yet: {ahead} tasks of higher priority wait, and {counts.states['running']} run"
+    async def explain(self, id: str) -> Waiting:
+        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+        return await self._explainer.explain(await self.get(id))
+
+    async def retry_after(self, lane: str | None = None) -> float:
+        """Seconds after which a caller that was refused for want of room should come again, by measured service times."""
+        return await self._explainer.retry_after(lane)
+
+    @property
+    def _explainer(self) -> Explainer:
+        if self._explains is None:
+            from inferq.queue.waiting import Explainer
+
+            self._explains = Explainer(self.store, self._clock, self._notice)
+        return self._explains
+
+    def _notice(self) -> Notice | None:
+        return None if self._engine is None else self._engine.board.notice()
 
     # wait and watch --------------------------------------------------------------------------------------------------
 

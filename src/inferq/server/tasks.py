@@ -31,8 +31,9 @@ from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.store import Filter
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id, priority_number
+from inferq.waiting import Waiting
 from inferq.wire import native
-from inferq.wire.native import Explained, Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
+from inferq.wire.native import Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
 Wait = Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end of the task before answering.")]
 _clock: Final = SystemClock()
@@ -233,11 +234,11 @@ async def attempts(call: Call) -> Reply:
     return Reply(Listing(await call.queue.attempts(task.id)))
 
 
-@route("GET", "/api/tasks/{id}/why", role="read", returns={200: Explained}, errors=(TaskNotFound,))
+@route("GET", "/api/tasks/{id}/why", role="read", returns={200: Waiting}, errors=(TaskNotFound,))
 async def why(call: Call) -> Reply:
-    """Say what a task waits for."""
+    """Say why a task waits: the gate that holds it, its position, an estimated start."""
     task = await _task(call)
-    return Reply(Explained(task.id, task.state, await call.queue.why(task.id)))
+    return Reply(await call.queue.explain(task.id))
 
 
 @route(

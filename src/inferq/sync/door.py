@@ -19,6 +19,7 @@ from inferq.store import Cursor, LoggedChunk, Page, Position, StoreStats, Where
 from inferq.sync.background import Background
 from inferq.sync.handle import Handle
 from inferq.task import AttemptRecord, Submission, Task, TaskResult
+from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
     from inferq.sync.keys import Keys
@@ -267,6 +268,10 @@ class Door(ABC, Generic[D]):
     def stats(self) -> QueueStats:
         """Counts, from maintained counters."""
         return self.call(self.asynchronous.stats())
+
+    def explain(self, id: str) -> Waiting:
+        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+        return self.call(self.asynchronous.explain(id))
 
     def why(self, id: str) -> str:
         """One line that says what a task waits for."""

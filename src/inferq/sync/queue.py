@@ -100,6 +100,10 @@ class Queue(Door[AsyncQueue]):
     def settings(self) -> Settings:
         return self.asynchronous.settings
 
+    def retry_after(self, lane: str | None = None) -> float:
+        """Seconds after which a caller that was refused for want of room should come again, by measured service times."""
+        return self.call(self.asynchronous.retry_after(lane))
+
     def places(self) -> list[Backend]:
         """Where tasks can run in this process, as configured."""
         return self.asynchronous.places()

@@ -4,7 +4,7 @@ Instants are integers of Unix milliseconds; where a client gives one, RFC 3339 t
 where a client gives one, text such as `10m` is taken too. Fields at their default are left out of answers.
 
 Shapes that are shared as they are, without a view of their own: `TaskResult` (GET …/result), `AttemptRecord` (GET …/attempts),
-`Event` (GET /api/events and /ws; the union is told apart by `type`).
+`Event` (GET /api/events and /ws; the union is told apart by `type`), `Waiting` (GET …/why).
 """
 
 from __future__ import annotations
@@ -299,14 +299,6 @@ class ScopeBody(msgspec.Struct, forbid_unknown_fields=True):
     scope: Annotated[str, Meta(min_length=1, max_length=512)] = "*"
 
 
-class Explained(msgspec.Struct, omit_defaults=True):
-    """Answer of GET /api/tasks/{id}/why."""
-
-    id: str
-    state: State
-    why: str
-
-
 class StatsView(msgspec.Struct):
     """Answer of GET /api/stats: the queue's numbers, and the forerunners' names for the same beside them."""
 
@@ -362,7 +354,6 @@ __all__ = [
     "ChunkView",
     "Duration",
     "ExecutorView",
-    "Explained",
     "Fault",
     "Health",
     "Instant",
