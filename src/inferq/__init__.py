@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         ApiError,
         ClaimLost,
         ConfigError,
+        Conflict,
         ConnectFailed,
         ConnectionLost,
         DuplicateKey,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         ProtocolError,
         QueueFull,
         RateLimited,
+        RecordNotFound,
         Reject,
         RequestTimeout,
         RetryLater,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from inferq.handle import AsyncHandle
     from inferq.opening import aconnect, connect
     from inferq.queue import AsyncQueue, QueueStats
+    from inferq.schedule import Schedule
     from inferq.store import Filter, LoggedChunk, Page, Position
     from inferq.sync.client import Client
     from inferq.sync.handle import Handle
@@ -59,6 +62,7 @@ _HOME = {
         "ApiError",
         "ClaimLost",
         "ConfigError",
+        "Conflict",
         "ConnectFailed",
         "ConnectionLost",
         "DuplicateKey",
@@ -69,6 +73,7 @@ _HOME = {
         "ProtocolError",
         "QueueFull",
         "RateLimited",
+        "RecordNotFound",
         "Reject",
         "RequestTimeout",
         "RetryLater",
@@ -88,6 +93,7 @@ _HOME = {
     "inferq.handle": ("AsyncHandle",),
     "inferq.opening": ("aconnect", "connect"),
     "inferq.queue": ("AsyncQueue", "QueueStats"),
+    "inferq.schedule": ("Schedule",),
     "inferq.store": ("Filter", "LoggedChunk", "Page", "Position"),
     "inferq.sync.client": ("Client",),
     "inferq.sync.handle": ("Handle",),
@@ -111,6 +117,7 @@ __all__ = [
     "Client",
     "Clock",
     "ConfigError",
+    "Conflict",
     "ConnectFailed",
     "ConnectionLost",
     "DuplicateKey",
@@ -132,9 +139,11 @@ __all__ = [
     "QueueFull",
     "QueueStats",
     "RateLimited",
+    "RecordNotFound",
     "Reject",
     "RequestTimeout",
     "RetryLater",
+    "Schedule",
     "Settings",
     "State",
     "StoreError",
