@@ -1,4 +1,4 @@
-"""The verbs that change tasks and the queue: cancel, retry, priority, pause, resume."""
+"""The verbs that change tasks and the queue: cancel, retry, priority, delete, pause, resume."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from inferq.cli import ids as ids_
 from inferq.cli.app import App
+from inferq.cli.bulk import bulk, one_way, query_options, sure
 from inferq.cli.exits import Exit, together
 from inferq.cli.groups import Command
 from inferq.cli.output import Column, field, output_options, say
@@ -44,22 +45,29 @@ async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncQueue, s
     examples="""
         inferq cancel 019ab3c4-d5e6-7f01
         inferq cancel 019ab3c4-d5e6-7f01 019ab3c4-d5e6-7f02 --reason "wrong model"
-        inferq list -q --status pending --tag nightly | inferq cancel -
+        inferq cancel --query 'tag:nightly created:-2h' --dry-run
+        inferq cancel --query tag:nightly --yes
     """,
     exits=_EXITS,
     fields=(*TASK_FIELDS, "note"),
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--reason", default="", help="Kept with the task and shown to whoever waits for it.")
+@query_options
 @output_options()
 @click.pass_obj
-def cancel(app: App, ids: tuple[str, ...], reason: str) -> None:
+def cancel(app: App, ids: tuple[str, ...], reason: str, query: str | None, dry_run: bool, yes: bool) -> None:
     """Cancel tasks, waiting or running.
 
     A waiting task ends at once; a running one too, and its call to the backend is closed. IDs may be unique prefixes;
-    `-` reads them from standard input. An error with one does not stop the others.
+    `-` reads them from standard input. An error with one does not stop the others. With --query all tasks that pass the
+    filter are shown, asked about and cancelled, with one progress line; 3 tells that some could not be.
     """
-    app.run(_change(app, ids, lambda queue, task_id: queue.cancel(task_id, reason=reason)))
+    one_way(ids, query, dry_run=dry_run)
+    if query is not None:
+        app.run(bulk(app, "cancel", query, dry_run=dry_run, yes=yes, reason=reason))
+    else:
+        app.run(_change(app, ids, lambda queue, task_id: queue.cancel(task_id, reason=reason)))
 
 
 @click.command(
@@ -67,20 +75,26 @@ def cancel(app: App, ids: tuple[str, ...], reason: str) -> None:
     examples="""
         inferq retry 019ab3c4-d5e6-7f01
         inferq list -q --status failed --since 1h | inferq retry -
+        inferq retry --query 'state:failed error:timeout created:-1d' --yes
     """,
     exits=_EXITS,
     fields=(*TASK_FIELDS, "note"),
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@query_options
 @output_options()
 @click.pass_obj
-def retry(app: App, ids: tuple[str, ...]) -> None:
+def retry(app: App, ids: tuple[str, ...], query: str | None, dry_run: bool, yes: bool) -> None:
     """Make failed or cancelled tasks again.
 
     They wait with their first place in line and a fresh budget of retries. IDs may be unique prefixes; `-` reads them
-    from standard input. An error with one does not stop the others.
+    from standard input. An error with one does not stop the others. --query takes all that pass the filter.
     """
-    app.run(_change(app, ids, lambda queue, task_id: queue.retry(task_id)))
+    one_way(ids, query, dry_run=dry_run)
+    if query is not None:
+        app.run(bulk(app, "retry", query, dry_run=dry_run, yes=yes))
+    else:
+        app.run(_change(app, ids, lambda queue, task_id: queue.retry(task_id)))
 
 
 class _PriorityCommand(Command):
@@ -100,22 +114,69 @@ class _PriorityCommand(Command):
     examples="""
         inferq priority 019ab3c4-d5e6-7f01 critical
         inferq priority 019ab3c4-d5e6-7f01 -3
-        inferq list -q --status pending --tag nightly | inferq priority - low
+        inferq priority --query 'tag:nightly state:pending' low --yes
     """,
     exits=_EXITS,
     fields=(*TASK_FIELDS, "note"),
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.argument("level", type=PRIORITY, metavar="LEVEL")
+@query_options
 @output_options()
 @click.pass_obj
-def priority(app: App, ids: tuple[str, ...], level: int) -> None:
+def priority(app: App, ids: tuple[str, ...], level: int, query: str | None, dry_run: bool, yes: bool) -> None:
     """Change the priority of waiting tasks.
 
     LEVEL is low (1), normal (5), high (10), critical (15) or any integer; higher goes first. A running or ended task is
-    refused. IDs may be unique prefixes; `-` reads them from standard input.
+    refused. IDs may be unique prefixes; `-` reads them from standard input. --query takes all that pass the filter.
     """
-    app.run(_change(app, ids, lambda queue, task_id: queue.set_priority(task_id, level)))
+    one_way(ids, query, dry_run=dry_run)
+    if query is not None:
+        app.run(bulk(app, "priority", query, dry_run=dry_run, yes=yes, priority=level))
+    else:
+        app.run(_change(app, ids, lambda queue, task_id: queue.set_priority(task_id, level)))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq delete 019ab3c4-d5e6-7f01 --yes
+        inferq delete --query 'state:failed tag:test' --dry-run
+        inferq delete --query 'batch:nightly state:ended' --yes
+    """,
+    exits=_EXITS,
+    fields=("id",),
+)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@query_options
+@output_options()
+@click.pass_obj
+def delete(app: App, ids: tuple[str, ...], query: str | None, dry_run: bool, yes: bool) -> None:
+    """Remove ended tasks with their results, for good.
+
+    There is no undo, so it asks; a script says --yes. A waiting or running task is refused: cancel it first. IDs may be
+    unique prefixes; `-` reads them from standard input. --query takes all ended tasks that pass the filter.
+    """
+    one_way(ids, query, dry_run=dry_run)
+    if query is not None:
+        app.run(bulk(app, "delete", query, dry_run=dry_run, yes=yes))
+        return
+    given = ids_.given(ids)
+    sure(f"remove {len(given)} task{'' if len(given) == 1 else 's'} for good?", yes=yes)
+    app.run(_delete(app, given))
+
+
+async def _delete(app: App, ids: list[str]) -> None:
+    gone: list[str] = []
+    async with app.queue() as queue:
+
+        async def one(task_id: str) -> None:
+            await queue.delete(task_id)
+            gone.append(task_id)
+
+        ends = await ids_.each(queue, ids, one)
+    app.out.records([{"id": task_id} for task_id in gone], [Column("REMOVED", field("id"))])
+    app.end(together(ends))
 
 
 async def _switch(app: App, scope: str, *, paused: bool) -> None:
