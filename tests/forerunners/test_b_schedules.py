@@ -62,6 +62,17 @@ async def test_b04_a_task_with_a_time_waits_for_it(tmp_path: Any) -> None:
         assert [(await handle.result(timeout=20)).text for handle in (single, line)] == ["single", "line"]
 
 
+async def test_b04_a_line_of_a_batch_waits_for_its_time(tmp_path: Any) -> None:
+    clock = FakeClock(wall=NINE)
+    async with AsyncQueue(str(tmp_path / "q.db"), backends=[EchoExecutor("echo")], clock=clock) as queue:
+        one = {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": [{"role": "user", "content": "line"}]}}
+        batch = await queue.batches.from_rows([{**one, "scheduled_at": "2027-03-01T11:00:10+01:00"}])
+        async for task in queue.iterate():
+            assert (task.state, task.due, task.spec.batch) == (State.SCHEDULED, NINE + 3_600_000, batch.id)
+        clock.advance(3600)
+        assert (await batch.wait(timeout=20)).completed == 1
+
+
 @pytest.mark.parametrize(
     "wrong", ["2027-01-31T10:00:00", "2027-01-31", "tomorrow", "", "1960-01-01T00:00:00Z", "9999-99-99T00:00:00Z", True, 1.5, []]
 )

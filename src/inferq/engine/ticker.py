@@ -173,6 +173,9 @@ class Ticker:
             else:
                 await self._store.add([step.task], now, limit=self.max_queue_size, guard=guard)
                 told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire))
+                log.info("schedule.fired", extra={"schedule": name, "task_id": step.task.id, "late_ms": now.wall - step.fire})
+        for skip in step.skipped:
+            log.info("schedule.skipped", extra={"schedule": name, "fires": skip.count, "reason": skip.reason})
         told += [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
         if told:
             await self._store.tell(told, now)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
+from datetime import UTC, datetime
 
 import click
 
@@ -79,7 +80,9 @@ def show(app: App, name: str) -> None:
 async def _show(app: App, name: str) -> None:
     async with app.queue() as queue:
         schedule = await queue.schedules.get(name)
-        fires = await queue.schedules.preview(schedule.expression, tz=schedule.tz, count=_SHOWN)
+        # Where the clock once stood ahead, its mark says from when on it fires again.
+        after = datetime.fromtimestamp(max(schedule.mark / 1000, time.time()), UTC)
+        fires = await queue.schedules.preview(schedule.expression, tz=schedule.tz, count=_SHOWN, after=after)
     if app.out.format in ("table", "wide"):
         app.out.pairs(page(schedule, [*fires] if schedule.enabled else []))
     else:
