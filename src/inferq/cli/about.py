@@ -32,6 +32,7 @@ def _version() -> str:
         inferq version
         inferq version -o json
     """,
+    fields=("inferq", "python", "platform"),
 )
 @output_options()
 @click.pass_obj

@@ -151,10 +151,14 @@ def watch(app: App, batch_id: str, output_file: str | None) -> None:
     app.run(run())
 
 
+_RESULT_FIELDS = ("task_id", "type", "model", "status", "line", "key", "result", "error", "code")
+
+
 @_verb(
     "results",
     examples="inferq batch results nightly > answers.jsonl\ninferq batch results nightly --errors\ninferq batch results nightly --follow",
     exits=(Exit.INTERRUPTED,),
+    fields=_RESULT_FIELDS,
 )
 @click.option("--errors", "only_errors", is_flag=True, help="Only lines that failed or were cancelled.")
 @click.option("--follow", is_flag=True, help="Wait for those to come, to the end of the batch.")
@@ -182,6 +186,8 @@ async def _results(app: App, batch_id: str, *, only_errors: bool, follow: bool, 
                 continue
             if app.out.format == "text":
                 app.out.write(text_of(item.result) if item.result else f"{item.state}: {item.code or ''} {item.error}".strip())
+            elif app.out.fields:
+                app.out.records([dict.fromkeys(_RESULT_FIELDS) | outcome(item)], ())
             else:
                 app.out.write(json_text(outcome(item)))
 

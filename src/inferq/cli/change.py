@@ -198,6 +198,7 @@ _SCOPE_HELP = "SCOPE is a lane as `inferq status` shows it, such as ollama/llama
         inferq pause ollama/llama3.2
     """,
     exits=(Exit.UNREACHABLE,),
+    fields=("id", "scope"),
 )
 @click.argument("scope", default="*", metavar="[SCOPE]")
 @output_options()
@@ -218,6 +219,7 @@ Running tasks go on. Prints what is paused now. {_SCOPE_HELP}"""
         inferq resume ollama/llama3.2
     """,
     exits=(Exit.UNREACHABLE,),
+    fields=("id", "scope"),
 )
 @click.argument("scope", default="*", metavar="[SCOPE]")
 @output_options()

@@ -26,6 +26,11 @@ written `90`, `10m`, `1h30m` or `250ms`; times with their zone, `2027-01-31T10:0
 Standard input is read only where `-` asks for it, or where the text that a command needs was not given and something is
 piped in; a command never waits silently at a terminal.
 
+`list` and `status` take `--watch`: on a terminal they are redrawn when something happens, in a pipe each change is a line. Progress
+goes to stderr: one line that is drawn over on a terminal, plain lines elsewhere; `--progress plain` and `--no-progress` say otherwise.
+`inferq completion bash|zsh|fish` prints a script with which the shell completes commands, options, ids of the tasks that a verb is
+for, states, models, executors, backends, names of schedules, settings, and the fields of `--json=`.
+
 The first Ctrl-C stops waiting: the task goes on, and a line says how to come back to it. A second one ends the command at once.
 Options win over the environment, that over configuration files, those over defaults: `inferq config show --sources` shows
 which one decided. `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are heeded. Control characters in texts of models and users are
