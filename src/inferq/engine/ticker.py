@@ -24,6 +24,7 @@ _PHASE: Final = 0.05
 _LOOK: Final = 1.0
 """Seconds after which the wall clock is read again at the latest: it may have stepped."""
 _RELOAD: Final = 60.0
+_PATIENCE: Final = 2.0
 _PAGE: Final = 500
 _ACTIVE: Final = (*WAITING, State.RUNNING)
 _MOST_ACTIVE: Final = 100
@@ -49,17 +50,22 @@ class Ticker:
         self._loop = asyncio.get_running_loop()
         self._reload_at = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self._unlisten = store.listen(self._hear)
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="inferq-ticker")
 
     async def stop(self) -> None:
+        """End after the step that is being written, which a store may take its time for."""
         self._unlisten()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._stopping = True
+        self._wake.set()
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait([task], timeout=_PATIENCE)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     # hearing ---------------------------------------------------------------------------------------------------------
 
@@ -75,7 +81,7 @@ class Ticker:
     # the loop --------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 await self.look()
@@ -84,8 +90,13 @@ class Ticker:
             except StoreError as error:
                 log.warning("ticker.failed", extra={"error": str(error)})
                 self._reload_at = 0.0
-                await asyncio.sleep(_LOOK)
-            await self._wait()
+                await self._wait(at_most=_LOOK)
+            except Exception:
+                # One schedule's trouble must not silence the others.
+                log.exception("ticker.broken")
+                await self._wait(at_most=_LOOK)
+            else:
+                await self._wait()
 
     async def look(self) -> None:
         """Make every fire whose time has come."""
@@ -105,17 +116,17 @@ class Ticker:
             if isinstance(ended, BaseException):
                 raise ended
 
-    async def _wait(self) -> None:
-        """Until a schedule is due, something changed, or it is time to look at the clock again."""
-        limit = self._reload_at - self._loop.time()
-        if self._due:
+    async def _wait(self, *, at_most: float | None = None) -> None:
+        """Until a schedule is due, something changed, or it is time to look at the clock again; after trouble, `at_most` seconds."""
+        limit = self._reload_at - self._loop.time() if at_most is None else at_most
+        if self._due and at_most is None:
             ahead = (min(self._due.values()) - self._clock.read().wall) / 1000
             limit = min(limit, _LOOK, max(0.0, ahead) + self._rng.uniform(0.0, _PHASE))
         try:
             async with asyncio.timeout(max(0.0, limit)):
                 await self._wake.wait()
         except TimeoutError:
-            pass
+            return
 
     async def _load(self) -> None:
         """Every schedule, as the store has it: at the start, and as a fallback for news that did not come."""
@@ -134,6 +145,8 @@ class Ticker:
     async def _advance(self, name: str) -> None:
         """Take every step that the schedule asks for now, and remember when to look at it again."""
         for _ in range(_STEPS):
+            if self._stopping:
+                return
             record = await self._store.record(KIND, name)
             schedule = None if record is None else _readable(name, record.body)
             if record is None or schedule is None:
