@@ -152,6 +152,14 @@ async def test_backends_that_cannot_be_made_change_nothing_at_all(queue: AsyncQu
     assert queue._engine.worker.slots == 4
 
 
+async def test_health_breaker_and_remote_rules_are_taken_over(queue: AsyncQueue) -> None:
+    wanted = with_(queue.settings, health={"interval": 5.0}, breaker={"failures": 1}, remote={"policy": "never"})
+    made = await queue.reconfigure(wanted)
+    assert (made.applied, made.restart) == (["health.interval", "breaker.failures", "remote.policy"], [])
+    assert queue._engine is not None
+    assert queue._engine.watch._settings.interval == 5.0
+
+
 async def test_backends_that_the_program_gave_stay(opened: Any) -> None:
     gated = Gated()
     gated.everybody = True

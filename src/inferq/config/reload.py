@@ -10,7 +10,10 @@ from inferq.config.settings import Section, Settings
 
 LIVE: Final = (
     "backends",
+    "breaker",
+    "health",
     "log",
+    "remote",
     "retry",
     "store.max_payload_bytes",
     "store.max_queue_size",

@@ -15,7 +15,7 @@ from inferq.access import require
 from inferq.config import ServerSettings
 from inferq.errors import NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
 from inferq.metrics import Metrics
-from inferq.server import audit, socket
+from inferq.server import accesslog, audit, socket
 from inferq.server import body as bodies
 from inferq.server import guard as guards
 from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
@@ -145,6 +145,7 @@ class App:
         request_id = _request_id(raw.get(b"x-request-id"))
         method: str = scope["method"]
         place, status = "", 500
+        call: Call | None = None
         try:
             self.guard.check_host(raw.get(b"host"))
             found = self.table.match(local_path(scope))
@@ -170,7 +171,10 @@ class App:
         except Exception as error:  # noqa: BLE001 - it becomes the client's problem, and is logged there
             status = await self._refuse(error, request_id, send, head=method == "HEAD")
         finally:
-            self.metrics.request(method, place, status, time.perf_counter() - began)
+            ran = time.perf_counter() - began
+            self.metrics.request(method, place, status, ran)
+            if self.settings.access_log:
+                accesslog.note(method, local_path(scope), place, status, ran, request_id, call)
 
     async def _answer(self, call: Call) -> Reply:
         route = call.route
