@@ -16,7 +16,7 @@ from inferq.clock import instant, seconds
 from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
 from inferq.estimate import estimate, size_class
 from inferq.executor import Executor
-from inferq.task import FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id, priority_number
+from inferq.task import LAST_MOMENT, FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id, priority_number
 
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
@@ -235,8 +235,8 @@ def _check_own_rules(submission: Submission) -> None:
             raise InvalidTask(f"expected seconds above 0, got {limit}", field=name)
     for name in _MOMENTS:
         moment = getattr(submission, name)
-        if moment is not None and not 0 <= moment < _BIGGEST:
-            raise InvalidTask(f"expected Unix milliseconds between 0 and 2^53, got {moment}", field=name)
+        if moment is not None and not 0 <= moment <= LAST_MOMENT:
+            raise InvalidTask(f"expected Unix milliseconds from 1970 to 9999, got {moment}", field=name)
     for name in _COUNTS:
         count = getattr(submission, name)
         if count is not None and not 0 <= count < _BIGGEST:

@@ -123,6 +123,10 @@ LOCAL: Final = ":local"
 """In the place of a backend's name in a lane: any remote backend, any local one."""
 
 
+LAST_MOMENT: Final = 253_402_300_799_999
+"""Unix milliseconds: the end of the year 9999, the last that a calendar here can show."""
+
+
 def lane_of(executor: str, model: str, backend: str | None = None, *, remote: bool | None = None) -> str:
     """What a task needs to run: executor and model, or one named backend and model; without a name, `remote` says of which sort."""
     if backend is None and remote is not None:

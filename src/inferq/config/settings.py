@@ -246,6 +246,9 @@ class ServerSettings(Section, frozen=True):
     write_timeout: Annotated[Seconds, Meta(description="A reader of a stream that takes nothing for longer is dropped.")] = 10.0
     keep_alive: Annotated[Seconds, Meta(description="An idle connection is closed after this time.")] = 75.0
     heartbeat: Annotated[Seconds, Meta(description="A silent stream gets a comment after this time, so that proxies keep it.")] = 15.0
+    max_wait: Annotated[
+        Seconds, Meta(description="Longest time that a request waits for the end of a task (`?wait=`); clients ask again.")
+    ] = 60.0
     max_connections: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000, extra={"unit": "connections"})],
         Meta(description="Beyond this many connections new requests are refused (503)."),

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -20,7 +21,7 @@ from inferq.server import body as bodies
 from inferq.server import guard as guards
 from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
 from inferq.server.problems import headers_of, problem_of
-from inferq.server.route import MUTATING, Lines, Ndjson, Plain, Route, Sse, Table
+from inferq.server.route import MUTATING, Lines, Route, Table, produced
 from inferq.server.stream import pump
 from inferq.task import new_id
 
@@ -148,7 +149,7 @@ class App:
         call: Call | None = None
         try:
             self.guard.check_host(raw.get(b"host"))
-            found = self.table.match(local_path(scope))
+            found = self._match(scope)
             if found is None:
                 raise NoSuchRoute(f"expected a path of this server (see /openapi.json), got {local_path(scope)[:200]!r}")
             routes, parameters = found
@@ -175,6 +176,16 @@ class App:
             self.metrics.request(method, place, status, ran)
             if self.settings.access_log:
                 accesslog.note(method, local_path(scope), place, status, ran, request_id, call)
+
+    def _match(self, scope: Scope) -> tuple[Mapping[str, Route], dict[str, str]] | None:
+        path, raw = local_path(scope), scope.get("raw_path")
+        if raw is None or b"%2" not in raw:
+            return self.table.match(path)
+        # An escaped slash is a character of its segment.
+        root = len([part for part in scope.get("root_path", "").split("/") if part])
+        segments = [unquote(part) for part in raw.partition(b"?")[0].decode("latin-1").split("/")][1:]
+        mounted = scope["path"] != path
+        return self.table.match_segments(segments[root:] if mounted else segments)
 
     async def _answer(self, call: Call) -> Reply:
         route = call.route
@@ -292,23 +303,3 @@ def _check_accept(call: Call) -> None:
         if wanted in medias or any(wanted == f"{media.split('/')[0]}/*" for media in medias):
             return
     raise NotAcceptable(f"expected Accept to admit {' or '.join(sorted(medias))}, got {said.decode('latin-1')[:200]!r}")
-
-
-def produced(route: Route) -> set[str]:
-    """The media types that a route answers with when all is well."""
-    found = {"application/problem+json"}
-    for value in route.returns.values():
-        for kind in value if isinstance(value, tuple) else (value,):
-            found.add(media_of(kind))
-    return found
-
-
-def media_of(kind: Any) -> str:
-    """The media type of a type in `returns`."""
-    if isinstance(kind, Sse):
-        return "text/event-stream"
-    if isinstance(kind, Ndjson):
-        return "application/x-ndjson"
-    if isinstance(kind, Plain):
-        return kind.media
-    return "application/json"

@@ -68,9 +68,18 @@ def _is_list(kind: Any) -> bool:
 
 def _convert(kind: type[msgspec.Struct], found: dict[str, Any]) -> Any:
     try:
-        return msgspec.convert(found, kind, strict=False)
+        made = msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(error, parameters=True) from None
+    for name, text in found.items():
+        # The text "null" would pass for no value.
+        if text == "null" and getattr(made, _attribute(kind, name)) is None:
+            raise InvalidRequest("expected a value, got null; leave it out for none", parameter=name)
+    return made
+
+
+def _attribute(kind: type[msgspec.Struct], name: str) -> str:
+    return kind.__struct_fields__[kind.__struct_encode_fields__.index(name)]
 
 
 async def read_body(call: Call, largest: int, patience: float) -> Any:

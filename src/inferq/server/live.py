@@ -17,7 +17,7 @@ from inferq.server.call import Call, Reply, Streamed
 from inferq.server.route import Route, Sse, route
 from inferq.server.stream import SSE
 from inferq.store import LoggedChunk, Position
-from inferq.wire.native import ChunkView, Listing, position_from, position_text
+from inferq.wire.native import ChunkView, EventPage, position_from, position_text
 
 if TYPE_CHECKING:
     from inferq.server.app import App
@@ -43,7 +43,7 @@ class StreamQuery(msgspec.Struct, forbid_unknown_fields=True):
     "/api/events",
     role="read",
     query=EventsQuery,
-    returns={200: (Sse(Event), Listing[Event])},
+    returns={200: (Sse(Event), EventPage)},
     headers=("Last-Event-ID",),
 )
 async def events(call: Call) -> Reply:
@@ -68,11 +68,11 @@ def _wants_page(call: Call) -> bool:
     return b"application/json" in said and b"text/event-stream" not in said
 
 
-async def _page(call: Call, query: EventsQuery, types: tuple[str, ...]) -> Listing[Event]:
+async def _page(call: Call, query: EventsQuery, types: tuple[str, ...]) -> EventPage:
     page = await call.queue.store.events(after=query.after or 0, limit=query.limit)
     wanted = broadcast(call.app).test_of(types)
     more = str(page[-1].position) if len(page) == query.limit else None
-    return Listing([event for event in page if wanted(event.type)], more)
+    return EventPage([event for event in page if wanted(event.type)], more)
 
 
 async def _events(app: App, types: tuple[str, ...], after: int | None) -> AsyncIterator[bytes]:

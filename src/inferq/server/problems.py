@@ -33,7 +33,7 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
             detail=f"an error of the server's own, not of the request; its log has it under request {request_id}",
             request_id=request_id,
         )
-    status = 503 if isinstance(error, ConfigError) else error.status
+    status = error.status if error.status != type(error).status else status_of(type(error))
     found = Problem(
         type=f"{TYPES}{error.code}",
         title=title_of(type(error)),
@@ -52,6 +52,11 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
     if status >= 500 and not error.retryable:
         log.error("server.refused", exc_info=error, extra={"request_id": request_id, "code": error.code})
     return found
+
+
+def status_of(error: type[InferqError]) -> int:
+    """The HTTP status of an error class. A wrong setting of the server is not the request's fault, and may be mended."""
+    return 503 if issubclass(error, ConfigError) else error.status
 
 
 def title_of(error: type[InferqError]) -> str:

@@ -164,6 +164,8 @@ class Table:
                 node = node.parameter
             else:
                 node = node.next.setdefault(segment, _Node())
+        if node.routes and node.names != tuple(names):
+            raise ValueError(f"expected the same parameters in {entry.path} under every method")
         if entry.method in node.routes:
             raise ValueError(f"expected each route once, got {entry.method} {entry.path} twice")
         node.routes[entry.method] = entry
@@ -180,6 +182,10 @@ class Table:
         if not path.startswith("/"):
             return None
         segments = path[1:].split("/")
+        return self.match_segments(segments)
+
+    def match_segments(self, segments: list[str]) -> tuple[Mapping[str, Route], dict[str, str]] | None:
+        """The same for a path that is taken apart already, whose segments may hold a slash."""
         node = _walk(self._root, segments, 0)
         if node is None:
             return None
@@ -199,3 +205,23 @@ def _walk(node: _Node, segments: list[str], place: int) -> _Node | None:
 
 
 MUTATING: Final = frozenset({"POST", "PUT", "DELETE", "PATCH"})
+
+
+def produced(entry: Route) -> set[str]:
+    """The media types that a route answers with when all is well."""
+    found = {"application/problem+json"}
+    for value in entry.returns.values():
+        for kind in value if isinstance(value, tuple) else (value,):
+            found.add(media_of(kind))
+    return found
+
+
+def media_of(kind: Any) -> str:
+    """The media type of a type in `returns`."""
+    if isinstance(kind, Sse):
+        return "text/event-stream"
+    if isinstance(kind, Ndjson):
+        return "application/x-ndjson"
+    if isinstance(kind, Plain):
+        return kind.media
+    return "application/json"

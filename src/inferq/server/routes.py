@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, operations, operators, page, schedules, stats, tasks, webhooks
+from inferq.server import keys, live, openapi, operations, operators, page, schedules, stats, tasks, webhooks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -15,6 +15,7 @@ ROUTES: Final[list[Route]] = [
     *operators.ROUTES,
     *operations.ROUTES,
     *page.ROUTES,
+    *openapi.ROUTES,
     *schedules.ROUTES,
     *webhooks.ROUTES,
 ]

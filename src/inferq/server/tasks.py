@@ -35,7 +35,7 @@ from inferq.waiting import Waiting
 from inferq.wire import native
 from inferq.wire.native import Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
-Wait = Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end of the task before answering.")]
+Wait = Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end of the task, within `server.max_wait`.")]
 _clock: Final = SystemClock()
 
 
@@ -74,7 +74,7 @@ EXAMPLE: Final = {
     "/api/tasks",
     role="submit",
     body=SubmitBody | list[SubmitBody],
-    returns={201: Submitted | Listing[Submitted], 200: Submitted},
+    returns={201: (Submitted, Listing[Submitted]), 200: Submitted},
     errors=SUBMIT_ERRORS,
     headers=("Idempotency-Key",),
     examples={"one": EXAMPLE, "several": [EXAMPLE, EXAMPLE]},
@@ -175,7 +175,7 @@ async def show(call: Call) -> Reply:
     """Show a task. With `wait`, answer when it has ended or the time is over, whichever is first. Honours If-None-Match."""
     task = await _task(call)
     if call.query.wait and not task.state.is_final:
-        task = await _waited(call, task.id, call.query.wait)
+        task = await _waited(call, task.id, min(call.query.wait, call.app.settings.max_wait))
     tag = etag(task)
     if _matches(call.raw_headers.get(b"if-none-match"), tag):
         return Reply(None, 304, {"etag": tag})
@@ -218,7 +218,7 @@ async def _waited(call: Call, id: str, wait: float) -> Task:
 )
 async def result(call: Call) -> Reply:
     """Give the result of a completed task. With `wait`, wait for it as long (408 when it has not ended by then: ask again)."""
-    wait = call.query.wait
+    wait = min(call.query.wait, call.app.settings.max_wait)
     task = await _task(call)
     if not task.state.is_final:
         if not wait:

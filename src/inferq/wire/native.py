@@ -18,15 +18,19 @@ from msgspec import Meta
 from inferq import clock
 from inferq.clock import seconds
 from inferq.errors import FailureCode, InvalidTask
+from inferq.events import Event
 from inferq.executor import Chunk, ChunkKind
 from inferq.store import LoggedChunk, Position
-from inferq.task import FlowKey, Size, State, Submission, Task, priority_number
+from inferq.task import LAST_MOMENT, FlowKey, Size, State, Submission, Task, priority_number
 
 T = TypeVar("T")
 
+LONGEST: Final = 31_557_600_000
+"""Seconds: no duration that a client gives is longer (1,000 years)."""
+
 Priority = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(description="low, normal, high, critical or a number")]
 Instant = (
-    Annotated[int, Meta(ge=0, lt=2**53, description="Unix milliseconds")]
+    Annotated[int, Meta(ge=0, le=LAST_MOMENT, description="Unix milliseconds")]
     | Annotated[str, Meta(description="RFC 3339 with a zone, such as 2026-11-22T09:30:00Z")]
 )
 Duration = Annotated[float, Meta(ge=0, description="seconds")] | Annotated[str, Meta(description="a duration such as 90s, 10m or 1h30m")]
@@ -124,9 +128,12 @@ def instant(value: int | str | None, field: str) -> int | None:
 def duration(value: float | str, field: str) -> float:
     """Seconds of a duration as a client gives it. Raises InvalidTask naming the field."""
     try:
-        return seconds(value)
+        found = seconds(value)
     except (ValueError, OverflowError) as error:
         raise InvalidTask(str(error), field=field) from None
+    if found > LONGEST:
+        raise InvalidTask(f"expected at most {LONGEST} s (1,000 years), got {value!r}", field=field)
+    return found
 
 
 class Submitted(msgspec.Struct, omit_defaults=True):
@@ -223,6 +230,13 @@ class Listing(msgspec.Struct, Generic[T]):
     """A page of a list; `next` is the cursor to give as `after` for the next one, null at the end."""
 
     items: list[T]
+    next: str | None = None
+
+
+class EventPage(msgspec.Struct):
+    """A page of the event log (GET /api/events of who accepts JSON only); `next` is the `after` of the next page."""
+
+    items: list[Event]
     next: str | None = None
 
 
@@ -353,6 +367,7 @@ class Health(msgspec.Struct, omit_defaults=True):
 __all__ = [
     "ChunkView",
     "Duration",
+    "EventPage",
     "ExecutorView",
     "Fault",
     "Health",
