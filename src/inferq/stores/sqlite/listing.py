@@ -45,7 +45,7 @@ def find(db: sqlite3.Connection, flows: Flows, asked: Search, after: Cursor | No
         order = Order(asked.sort.startswith("-"), _key(after, arrival=arrival))
         if arrival:
             order = order._replace(**_bounds(db, asked))
-            source = by_arrival(db, asked, found, order)
+            source = by_arrival(db, flows, asked, found, order)
         else:
             source = by_time(db, asked, order)
         tasks, reached = _gather(db, source, found, asked, limit)

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
+
 from inferq.errors import FAILURE_CODES
 from inferq.query.resolving import sure_states
 from inferq.query.words import Search, Span, Test
-from inferq.stores.sqlite.conditions import Conditions, begins, json_list
+from inferq.stores.sqlite.conditions import Conditions, Flows, begins, json_list
 from inferq.stores.sqlite.rows import COMPLETED, NUMBERS, PENDING, RUNNING, SCHEDULED
 from inferq.task import State
 
@@ -51,16 +53,25 @@ class Source(Protocol):
 
 
 class Order(NamedTuple):
-    """Which way, and what is left of the sequence numbers: those after a place, inside what the created tests allow."""
+    """Which way, after which place, and from where to where: sequence numbers in order of arrival, else moments."""
 
     down: bool
     after: Key | None
-    low: int = 0
+    low: int = -(2**63) + 1
     high: int = 2**63 - 1
 
     @property
     def start(self) -> Key:
         return self.after if self.after is not None else (_LAST_KEY if self.down else _FIRST_KEY)
+
+    def beyond(self, seq: int) -> tuple[int, int]:
+        """The sequence numbers that come after one, as one range: of two conditions on a side an index heeds the first only."""
+        return (self.low, min(seq - 1, self.high)) if self.down else (max(seq + 1, self.low), self.high)
+
+
+    def upto(self, moment: int) -> tuple[int, int]:
+        """The same for a moment, which several tasks may share."""
+        return (self.low, min(moment, self.high)) if self.down else (max(moment, self.low), self.high)
 
 
 class One:
@@ -85,11 +96,8 @@ class One:
         return self._place, self._place
 
     def _walk(self, columns: str) -> tuple[str, list[Any]]:
-        down = self._order.down
-        low = self._order.low if down else max(self._place + 1, self._order.low)
-        high = min(self._place - 1, self._order.high) if down else self._order.high
         sql = f"SELECT {columns} FROM {self._range.table} WHERE {self._range.where} AND seq BETWEEN ? AND ?"  # noqa: S608 - our own names
-        return f"{sql} ORDER BY seq{' DESC' if down else ''}", [*self._range.values, low, high]
+        return f"{sql} ORDER BY seq{' DESC' if self._order.down else ''}", [*self._range.values, *self._order.beyond(self._place)]
 
 
 class Many:
@@ -130,18 +138,16 @@ def _once(keys: Iterator[Key]) -> Iterator[Key]:
 
 
 def _keys(db: sqlite3.Connection, range: Range, order: Order, block: int) -> Iterator[Key]:
-    column, down = range.column, order.down
+    column, turn = range.column, " DESC" if order.down else ""
     place = order.start
-    turn = " DESC" if down else ""
     if column == "seq":
-        further = f"seq {'<' if down else '>'} ? AND seq BETWEEN ? AND ?"
-        by = f"seq{turn}"
+        further, by = "seq BETWEEN ? AND ?", f"seq{turn}"
     else:
-        further = f"({column}, seq) {'<' if down else '>'} (?, ?)"
+        further = f"{column} BETWEEN ? AND ? AND ({column}, seq) {'<' if order.down else '>'} (?, ?)"
         by = f"{column}{turn}, seq{turn}"
     sql = f"SELECT {column}, seq FROM {range.table} WHERE {range.where} AND {further} ORDER BY {by} LIMIT ?"  # noqa: S608 - our own names
     while True:
-        bounds = (place[1], order.low, order.high) if column == "seq" else place
+        bounds = order.beyond(place[1]) if column == "seq" else (*order.upto(place[0]), *place)
         rows = db.execute(sql, (*range.values, *bounds, block)).fetchall()
         yield from rows
         if len(rows) < block:
@@ -153,9 +159,9 @@ def _keys(db: sqlite3.Connection, range: Range, order: Order, block: int) -> Ite
 # ── the choice ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def by_arrival(db: sqlite3.Connection, asked: Search, found: Conditions, order: Order) -> Source:
+def by_arrival(db: sqlite3.Connection, flows: Flows, asked: Search, found: Conditions, order: Order) -> Source:
     """The source for a listing in the order of arrival."""
-    listed = _few_of(db, asked)
+    listed = _few_of(db, flows, asked)
     if listed is not None:
         return few(listed, order)
     states = sure_states(asked)
@@ -188,11 +194,10 @@ def _ranges(db: sqlite3.Connection, asked: Search, found: Conditions, numbers: l
 def by_time(db: sqlite3.Connection, asked: Search, order: Order) -> Source:
     """The source for a listing in the order of ends, or of due times: the range of time that the tests leave bounds it."""
     column = "finished" if asked.sort.endswith("finished") else "due"
-    states = sure_states(asked) or frozenset()
     low, high = hull(asked, "finished" if column == "finished" else "scheduled")
-    bounds = f"{column} BETWEEN ? AND ?"
-    values = (_FIRST_KEY[0] if low is None else low, _LAST_KEY[0] if high is None else high)
-    ranges = [Range("task", f"state = {NUMBERS[State(state)]} AND {bounds}", values, column) for state in sorted(states)]
+    order = order._replace(low=order.low if low is None else low, high=order.high if high is None else high)
+    states = sorted(sure_states(asked) or ())
+    ranges = [Range("task", f"state = {NUMBERS[State(state)]}", (), column) for state in states]
     return merged(db, ranges, order) if ranges else few([], order)
 
 
@@ -217,7 +222,7 @@ def _sure(asked: Search, *names: str) -> Iterator[Test]:
     return (test for test in asked.tests if test.field in names and not test.negated and not test.present)
 
 
-def _few_of(db: sqlite3.Connection, asked: Search) -> list[int] | None:
+def _few_of(db: sqlite3.Connection, flows: Flows, asked: Search) -> list[int] | None:
     """All candidates of an id or a key, or of a range of ends or due times, where they are few."""
     for test in _sure(asked, "id"):
         found: list[int] = []
@@ -228,8 +233,10 @@ def _few_of(db: sqlite3.Connection, asked: Search) -> list[int] | None:
             return found
     for test in _sure(asked, "key"):
         if not test.prefixes and len(test.texts) <= 10:
-            sql = "SELECT i.seq FROM (SELECT DISTINCT tenant FROM flow) AS f JOIN idempotency AS i ON i.tenant = f.tenant AND i.key = ?"
-            return [seq for text in test.texts for (seq,) in db.execute(sql, (text,))]
+            # Keys are told apart by tenant.
+            tenants = msgspec.json.encode(sorted({key.tenant for key in tuple(flows.keys.values())})).decode()
+            sql = "SELECT i.seq FROM json_each(?) AS t CROSS JOIN idempotency AS i ON i.tenant = t.value AND i.key = ?"
+            return [seq for text in test.texts for (seq,) in db.execute(sql, (tenants, text))]
     return None
 
 
