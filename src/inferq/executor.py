@@ -117,6 +117,9 @@ class Executor:
     """True where a task without `model` must be refused at submit."""
     description: ClassVar[str] = ""
     """One line for `inferq executors`."""
+    over_http: ClassVar[bool | None] = None
+    """Whether tasks that come over HTTP may run on it. True: it only speaks to its own server, whatever a task says. False: only where
+    its backend's setting `over_http` says so. None: there too, and where a program itself handed it to its queue."""
     dialect: ClassVar[str] = ""
     """Whose words its payloads speak (`ollama`, `openai`), where that is known; so that tasks of one can be run on the other."""
     address: str | None = None
@@ -144,6 +147,10 @@ class Executor:
 
     def validate(self, action: str, model: str, payload: dict[str, Any]) -> None:
         """Called at submit, possibly in a process that never runs tasks: raise `InvalidTask(message, field=...)` when wrong."""
+
+    def confine(self) -> None:
+        """Called once, before tasks may come over HTTP because a setting says so: from now on do only what the settings name, for every
+        task; raise `ConfigError` where they name nothing."""
 
     def estimate(self, action: str, payload: dict[str, Any]) -> int | None:
         """Called at submit: tokens (input plus output) this call may cost; None leaves it to `inferq.estimate`."""

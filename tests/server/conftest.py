@@ -65,12 +65,13 @@ async def open_site(tmp_path: Path) -> AsyncIterator[Open]:
             file: str = "queue.db",
             executor: Any = None,
             app: Any = None,
+            configured: bool = False,
             **server: Any,
         ) -> Site:
             settings = settings or Settings(worker=WorkerSettings(shutdown_grace=0.0))
             if server:
                 settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **server))
-            backends = [executor or EchoExecutor("echo")]
+            backends = None if configured else [executor or EchoExecutor("echo")]
             queue = await stack.enter_async_context(
                 AsyncQueue(f"sqlite:///{tmp_path / file}", backends=backends, settings=settings, work=work)
             )

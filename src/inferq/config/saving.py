@@ -87,6 +87,7 @@ def _whole(backend: BackendSettings, left_out: list[str]) -> dict[str, Any]:
         "remote": backend.remote,
         "priority": backend.priority or None,
         "weight": None if backend.weight == 1.0 else backend.weight,
+        "over_http": backend.over_http,
         "enabled": None if backend.enabled else False,
         "settings": _without_secrets(backend.settings, f"backends.{backend.name}.settings", left_out),
     }

@@ -216,6 +216,13 @@ class BackendSettings(Section, frozen=True):
         Annotated[float, Meta(gt=0, le=1000)],
         Meta(description="Share of the work among backends of equal priority, for each free slot."),
     ] = 1.0
+    over_http: Annotated[
+        bool | None,
+        Meta(
+            description="Whether tasks that come over HTTP may run on it; none: model servers yes, everything else no. `script` and `http` "
+            "need bounds in their settings then."
+        ),
+    ] = None
     enabled: Annotated[bool, Meta(description="A backend that is not enabled gets no task; for a while, `inferq backends disable`.")] = True
 
     def opened(self) -> dict[str, Any]:

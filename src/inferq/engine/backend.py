@@ -21,6 +21,8 @@ from inferq.task import LOCAL, REMOTE, lane_parts
 log: Final = logging.getLogger("inferq.backends")
 
 _MODELS_SHOWN: Final = 200
+_MADE_FROM: Final = ("name", "executor", "settings", "over_http")
+"""What an executor is made from; with these unchanged it goes on under other settings."""
 
 
 @lru_cache(maxsize=4096)
@@ -51,6 +53,7 @@ class Backend:
         priority: int = 0,
         weight: float = 1.0,
         enabled: bool = True,
+        over_http: bool | None = None,
     ) -> None:
         self.executor = executor
         self.name = executor.name
@@ -59,6 +62,8 @@ class Backend:
         self.models = frozenset(models)
         self.kinds = frozenset((kind, *serves))
         self.remote = is_remote(executor.address) if remote is None else remote
+        self.over_http = executor.over_http is not False if over_http is None else over_http
+        """Whether tasks that came over HTTP may run on it; a program that hands over an executor has thereby said so."""
         self.priority = priority
         self.weight = weight
         self.busy = 0
@@ -87,7 +92,7 @@ class Backend:
 
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Backend:
-        """Raises UnknownExecutor or PluginError."""
+        """Raises UnknownExecutor, PluginError, or ConfigError where it is to be open over HTTP without bounds."""
         executor = load(settings.executor)(settings.name, settings.opened())
         made = cls(
             executor,
@@ -99,14 +104,17 @@ class Backend:
             priority=settings.priority,
             weight=settings.weight,
             enabled=settings.enabled,
+            over_http=bool(executor.over_http) if settings.over_http is None else settings.over_http,
         )
+        if settings.over_http:
+            executor.confine()
         made.settings = settings
         return made
 
     def adopts(self, wanted: BackendSettings) -> bool:
         """Whether it becomes what is wanted without a new executor: a model server that it runs keeps running."""
         mine = self.settings
-        return mine is not None and (mine.name, mine.executor, mine.settings) == (wanted.name, wanted.executor, wanted.settings)
+        return mine is not None and all(getattr(mine, name) == getattr(wanted, name) for name in _MADE_FROM)
 
     def adopt(self, wanted: BackendSettings) -> None:
         """Take over what `adopts` said yes to."""

@@ -11,7 +11,7 @@ from typing import Final
 from inferq.breaker import BreakerPolicy
 from inferq.config import BackendSettings
 from inferq.engine.backend import Backend, model_of
-from inferq.errors import ConfigError, PluginError, UnknownExecutor
+from inferq.errors import ConfigError, Forbidden, PluginError, UnknownExecutor
 from inferq.executor import Executor
 from inferq.executors import found
 from inferq.placement import Rank, Rules, View, rank, shares, wish_of
@@ -120,6 +120,16 @@ class Backends:
         """Raises PluginError for an installed executor that cannot be loaded."""
         if self.installed and kind not in self._by_name and kind in found():
             self.add([Backend.from_settings(BackendSettings(kind, kind))])
+
+    def check_over_http(self, kind: str, backend: str | None = None) -> None:
+        """Raises Forbidden where a backend that could run such a task is not open to tasks that come over HTTP."""
+        self._bring_in(kind)
+        for candidate in self._by_name.values():
+            if kind in candidate.kinds and backend in (None, candidate.name) and not candidate.over_http:
+                raise Forbidden(
+                    f"expected an executor that is open over HTTP, got {kind!r} (backend {candidate.name!r}); submit beside the queue, or "
+                    f"set backends.{candidate.name}.over_http and its bounds, see docs/security.md"
+                )
 
     def executor_of(self, kind: str, backend: str | None = None) -> Executor:
         """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""

@@ -86,6 +86,7 @@ class EchoExecutor(Executor):
         "generate": ("prompt",),
         "embed": ("input",),
     }
+    over_http = True
     description = "Answers with what it was asked; latency, speed and failures as scripted. For tests and demos."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
 
-from inferq.errors import InvalidTask, Reject, Unavailable
+from inferq.errors import ConfigError, InvalidTask, Reject, Unavailable
 from inferq.executor import Answer, Call, Executor
 from inferq.executors import payload as fields
 from inferq.executors.addresses import is_public
@@ -69,6 +69,7 @@ class HttpExecutor(Executor):
 
     actions = ("request",)
     required: ClassVar[Mapping[str, tuple[str, ...]]] = {"request": ("url",)}
+    over_http = False
     description = "Makes an HTTP request; private addresses are refused unless allowed."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -80,6 +81,13 @@ class HttpExecutor(Executor):
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def confine(self) -> None:
+        """Over HTTP only hosts that are named may be asked, and `allow_hosts` holds for every redirect."""
+        if not self._set.allow_hosts:
+            raise ConfigError(
+                f"backend {self.name}: over_http opens it to whoever may submit; say with settings.allow_hosts which hosts may be asked"
+            )
 
     def validate(self, action: str, model: str, payload: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's signature
         """Refuses what could never be sent; where a name leads to is judged when it is connected to."""

@@ -53,6 +53,7 @@ class LlamaCppExecutor(Executor):
     required: ClassVar[Mapping[str, tuple[str, ...]]] = OpenAIExecutor.required
     needs_model = True
     dialect = "openai"
+    over_http = True
     description = "Runs GGUF models on this machine in a managed child process (extra: local)."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:

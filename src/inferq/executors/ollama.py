@@ -40,6 +40,7 @@ class OllamaExecutor(ModelServer):
     actions = ("chat", "generate", "embed")
     required: ClassVar[Mapping[str, tuple[str, ...]]] = {"chat": ("messages",), "generate": ("prompt",), "embed": ("input",)}
     dialect = "ollama"
+    over_http = True
     description = "Chat, generate and embed on an Ollama server, through its own API."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:

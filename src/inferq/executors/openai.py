@@ -50,6 +50,7 @@ class OpenAIExecutor(ModelServer):
     actions = ("chat", "generate", "embed")
     required: ClassVar[Mapping[str, tuple[str, ...]]] = {"chat": ("messages",), "generate": ("prompt",), "embed": ("input",)}
     dialect = "openai"
+    over_http = True
     description = "Chat, generate and embed on any server that speaks OpenAI's API."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from inferq.errors import InvalidTask, Reject
+from inferq.errors import ConfigError, InvalidTask, Reject
 from inferq.executor import Answer, Call, Chunk, Executor, Health
 from inferq.executors import payload as fields
 from inferq.executors.process import Group, Limits, exit_words, safe_environment
@@ -32,6 +32,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     working_dir: str = "."
     allow_shell: bool = False
     scripts_only: bool = False
+    allow_programs: tuple[str, ...] = ()
+    allow_scripts: tuple[str, ...] = ()
+    allow_env: tuple[str, ...] | None = None
     allowed_extensions: tuple[str, ...] = (".py", ".sh", ".js", ".rb", ".go")
     env: dict[str, str] = {}
     inherit_env: bool = False
@@ -60,11 +63,24 @@ class ScriptExecutor(Executor):
     """Runs programs in process groups of their own, inside one directory, with a clean environment."""
 
     actions = ("execute",)
+    over_http = False
     description = "Runs a program, a script file or (when allowed) a shell command; streams stdout and stderr."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(name, settings)
         self._set = fields.settings(self.settings, Settings, of=name)
+        self._confined = False
+
+    def confine(self) -> None:
+        """Over HTTP only programs and scripts that are named may run, without a shell, and tasks set no variables but `allow_env`."""
+        if self._set.allow_shell:
+            raise ConfigError(f"backend {self.name}: a shell runs anything; over_http and settings.allow_shell exclude each other")
+        if not self._set.allow_programs and not self._set.allow_scripts:
+            raise ConfigError(
+                f"backend {self.name}: over_http opens it to whoever may submit; say with settings.allow_programs and "
+                "settings.allow_scripts (folders inside working_dir) what may run"
+            )
+        self._confined = True
 
     def validate(self, action: str, model: str, payload: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's signature
         """Refuses what could never run here; what depends on the files themselves is checked when it runs."""
@@ -130,6 +146,9 @@ class ScriptExecutor(Executor):
             raise InvalidTask("expected the program and its arguments, got an empty list", field="payload.argv")
         elif self._set.scripts_only:
             self._check_script(job.argv[0], field="payload.argv[0]")
+        elif (self._confined or self._set.allow_programs) and job.argv[0] not in self._set.allow_programs:
+            known = ", ".join(self._set.allow_programs) or "none"
+            raise InvalidTask(f"expected one of the programs that may run here ({known}), got {job.argv[0]!r}", field="payload.argv[0]")
 
     def _check_command(self, command: str) -> None:
         if self._set.scripts_only:
@@ -147,6 +166,9 @@ class ScriptExecutor(Executor):
         path = Path(script)
         if not script or path.is_absolute() or ".." in path.parts:
             raise InvalidTask(f"expected a path inside the working directory without '..', got {script!r}", field=field)
+        if (self._confined or self._set.allow_scripts) and not any(path.is_relative_to(folder) for folder in self._set.allow_scripts):
+            known = ", ".join(self._set.allow_scripts) or "none"
+            raise InvalidTask(f"expected a script in a folder whose scripts may run here ({known}), got {script!r}", field=field)
         if path.suffix not in self._set.allowed_extensions:
             known = ", ".join(self._set.allowed_extensions)
             raise InvalidTask(f"expected a file that ends with one of {known}, got {script!r}", field=field)
@@ -158,6 +180,9 @@ class ScriptExecutor(Executor):
         for name, value in job.env.items():
             if not name or "=" in name or "\0" in name or "\0" in str(value):
                 raise InvalidTask(f"{name!r} is no usable name, or has a NUL in its value", field="payload.env")
+            allowed = self._set.allow_env if self._set.allow_env is not None else () if self._confined else None
+            if allowed is not None and name not in allowed:
+                raise InvalidTask("not one of the variables that tasks may set here (setting allow_env)", field=f"payload.env.{name}")
 
     # ── what is run ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +201,9 @@ class ScriptExecutor(Executor):
 
     def _script_argv(self, script: str, args: list[str], *, field: str) -> list[str]:
         path = self._inside(script, field=field)
+        folders = [(self._root() / folder).resolve() for folder in self._set.allow_scripts]
+        if (self._confined or folders) and not any(path.is_relative_to(folder) for folder in folders):
+            raise InvalidTask(f"{script!r} leads out of the folders whose scripts may run here", field=field)
         if not path.is_file():
             raise InvalidTask(f"there is no file {script!r} in the working directory", field=field)
         if path.suffix not in self._set.allowed_extensions:

@@ -215,6 +215,11 @@ class AsyncQueue(AsyncDoor):
         """Where tasks can run in this process, as configured."""
         return builtins.list(self._places())
 
+    def check_over_http(self, submission: Submission) -> Submission:
+        """The submission, where tasks of its executor may come over HTTP. Raises Forbidden."""
+        self._places().check_over_http(submission.executor, submission.backend)
+        return submission
+
     @property
     def keys(self) -> LocalKeys:
         """Keys of a server on this store, and limits of tenants."""

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from inferq.access import LOCAL, Principal
+from inferq.access import LOCAL, Principal, authorise
 from inferq.errors import InvalidRequest, Rejected
+from inferq.task import Submission
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -57,6 +58,10 @@ class Call:
         """The URL that this application is mounted under, such as `http://127.0.0.1:7125` or `https://example.org/inferq`."""
         host = self.raw_headers.get(b"host", b"127.0.0.1").decode("latin-1")
         return f"{self.scope.get('scheme', 'http')}://{host}{self.scope.get('root_path', '')}"
+
+    def authorise(self, submission: Submission) -> Submission:
+        """The submission as this caller may make it over HTTP, with the tenant of its key. Raises Forbidden, InvalidTask."""
+        return self.queue.check_over_http(authorise(self.principal, submission))
 
     async def until_gone(self, work: Awaitable[T]) -> T:
         """Await `work`, but cancel it when the client goes away (Gone) or the server stops (Rejected): for handlers that wait long."""

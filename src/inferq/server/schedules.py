@@ -100,7 +100,7 @@ def _template(call: Call, task: SubmitBody) -> Submission:
     if task.delay is not None:
         raise InvalidTask("leave it out: the expression says when, and jitter how much later", field="task.delay")
     try:
-        return authorise(call.principal, task.submission(_clock.read().wall, streamed=lambda action: action in STREAMED_ACTIONS))
+        return call.authorise(task.submission(_clock.read().wall, streamed=lambda action: action in STREAMED_ACTIONS))
     except InvalidTask as error:
         raise in_task(error) from None
 

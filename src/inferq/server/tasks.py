@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import authorise, check_priority, require_everything, require_visible
+from inferq.access import check_priority, require_everything, require_visible
 from inferq.clock import SystemClock
 from inferq.errors import (
     DuplicateKey,
@@ -90,7 +90,7 @@ async def submit(call: Call) -> Reply:
             raise InvalidRequest("expected it with one task, got a list: give each task its own `key`", parameter="Idempotency-Key")
         return Reply(Listing(await _submit_all(call, body, mark)), 201)
     try:
-        submission = authorise(call.principal, body.submission(_now(), streamed=_streamed, key=key))
+        submission = call.authorise(body.submission(_now(), streamed=_streamed, key=key))
         (handle,) = await call.queue.submit_many([submission])
     except InvalidTask as error:
         raise _alone(error) from None
@@ -102,7 +102,7 @@ async def _submit_all(call: Call, given: list[SubmitBody], mark: str) -> list[Su
     submissions = []
     for index, body in enumerate(given):
         try:
-            submissions.append(authorise(call.principal, body.submission(_now(), streamed=_streamed)))
+            submissions.append(call.authorise(body.submission(_now(), streamed=_streamed)))
         except InvalidTask as error:
             error.field = f"submissions[{index}].{error.field}"
             raise
