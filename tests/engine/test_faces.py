@@ -16,7 +16,7 @@ import inferq
 from inferq import AsyncHandle, AsyncQueue, Call, Filter, Handle, Queue, State, TaskFailed, TaskResult
 from inferq.errors import Reject, StoreClosed
 
-PLUMBING = {"asynchronous", "begin", "call", "keep", "store", "tell"}
+PLUMBING = {"asynchronous", "begin", "call", "check_over_http", "keep", "store", "tell"}
 """How the two are built, not what they offer."""
 
 
