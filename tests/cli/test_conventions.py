@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -78,6 +79,7 @@ def test_json_is_one_value_jsonl_a_value_a_line_csv_and_tables_have_titles(cli: 
     titles, *rows = cli(*args).lines
     assert all(row.count("\t") == titles.count("\t") for row in rows)
     assert len(rows) == len(whole.json)
+    assert not any(re.search(r"\b1[5-9]\d{11}\b", row) for row in rows), "times in tables are RFC 3339"
     assert cli(*args, "-o", "csv").lines[0].count(",") >= titles.count("\t")
     assert cli(*args, "-q").code == 0
 

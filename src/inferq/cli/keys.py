@@ -12,7 +12,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, Record, field, output_options, say
 from inferq.cli.params import NAMES, PRIORITY, UNTIL, Parsed, joined
-from inferq.cli.records import ago
+from inferq.cli.records import ago, iso
 
 if TYPE_CHECKING:
     from inferq.access import AuditEntry, Key
@@ -60,6 +60,10 @@ def _ceiling(record: Record) -> str:
     return "any" if record["max_priority"] is None else priority_name(record["max_priority"])
 
 
+def _iso(name: str) -> Any:
+    return lambda record: iso(record.get(name))
+
+
 def _moment(name: str) -> Any:
     return lambda record: ago(record[name])
 
@@ -70,8 +74,8 @@ _COLUMNS = [
     Column("TENANT", lambda record: record["tenant"] or "all"),
     Column("PRIORITY", _ceiling),
     Column("STATE", field("state")),
-    Column("EXPIRES", field("expires"), _moment("expires")),
-    Column("CREATED", field("created"), _moment("created")),
+    Column("EXPIRES", _iso("expires"), _moment("expires")),
+    Column("CREATED", _iso("created"), _moment("created")),
     Column("ID", field("id")),
     Column("MODELS", _bound("models"), wide=True),
     Column("EXECUTORS", _bound("executors"), wide=True),
@@ -302,7 +306,7 @@ async def _audit(app: App, limit: int) -> None:
     records = [{name: getattr(entry, name) for name in AUDIT_FIELDS} for entry in found]
     columns = [
         Column("NUMBER", field("number"), wide=True),
-        Column("AT", field("at"), _moment("at")),
+        Column("AT", _iso("at"), _moment("at")),
         Column("WHO", field("who")),
         Column("CALL", lambda record: f"{record['method']} {record['route']}"),
         Column("STATUS", lambda record: f"{record['status']} {record['code'] or ''}".strip()),
