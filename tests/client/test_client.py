@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -215,3 +216,15 @@ async def test_listing_filters_and_pages(site: Site) -> None:
     assert [task.id async for task in site.client.iterate(Filter(models=("m",)))] == [
         task.id async for task in site.queue.iterate(Filter(models=("m",)))
     ]
+
+
+async def test_the_store_is_looked_after_from_afar(site: Site, tmp_path: Path) -> None:
+    await (await site.client.chat("m", "hello", executor="echo")).result(timeout=10)
+    assert await site.client.store_stats() == await site.queue.store_stats()
+    assert await site.client.check() == []
+    await site.client.backup(tmp_path / "copy.db")
+    async with inferq.AsyncQueue(str(tmp_path / "copy.db"), work=False) as copy:
+        assert (await copy.stats()).states["completed"] == 1
+    with pytest.raises(inferq.StoreError, match="exists"):
+        await site.client.backup(tmp_path / "copy.db")
+    assert not [path for path in await asyncio.to_thread(os.listdir, tmp_path) if path.endswith(".part")]

@@ -42,6 +42,7 @@ VERBS = {
     "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
+    "profile": Verb("inferq.cli.profile:profile", "Name servers and stores, and choose among them.", _KEEP),
     "health": Verb("inferq.cli.serve:health", "Ask whether the server is ready.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
     "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),

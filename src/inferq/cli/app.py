@@ -16,6 +16,9 @@ from inferq.cli.output import Output, say
 
 if TYPE_CHECKING:
     from inferq.config import Loaded, Settings
+    from inferq.config.address import Address
+    from inferq.config.settings import LogSettings
+    from inferq.door import AsyncDoor
     from inferq.queue import AsyncQueue
 
 T = TypeVar("T")
@@ -27,6 +30,8 @@ class App:
 
     def __init__(self) -> None:
         self.url: str | None = None
+        self.api_key: str | None = None
+        self.profile: str | None = None
         self.config: str | None = None
         self.config_dir: str | None = None
         self.data_dir: str | None = None
@@ -49,6 +54,7 @@ class App:
         self.works = False
         """Whether this process runs tasks."""
         self._loaded: Loaded | None = None
+        self._address: Address | None = None
 
     def loaded(self) -> Loaded:
         """The settings and where each comes from: these options over the environment over files over defaults."""
@@ -65,7 +71,7 @@ class App:
             # An explicit directory beats a url from the environment or a file: it was said last.
             arguments["store.data_dir"] = self.data_dir
             arguments["store.url"] = f"sqlite:///{Path(self.data_dir).absolute() / 'inferq.db'}"
-        if self.url is not None:
+        if self.url is not None and not self._is_server(self.url):
             arguments["store.url"] = self.url
         if self.ollama_host is not None:
             arguments["ollama_host"] = self.ollama_host
@@ -76,13 +82,13 @@ class App:
     def adopt(self, loaded: Loaded) -> None:
         """Go on under a configuration that was read anew: the log follows it."""
         self._loaded = loaded
-        self._log(loaded.settings)
+        self._log(loaded.settings.log, loaded.settings)
 
-    def _log(self, settings: Settings) -> None:
+    def _log(self, how: LogSettings, settings: Settings | None = None, *, key: str = "") -> None:
         from inferq.cli import logs
 
-        verbose = 2 if self.debug else self.verbose
-        logs.start(settings.log, verbose=verbose, service=self.service, secrets=logs.secrets_of(settings))
+        secrets = {key} - {""} if settings is None else logs.secrets_of(settings)
+        logs.start(how, verbose=2 if self.debug else self.verbose, service=self.service, secrets=secrets)
 
     def _in_config_dir(self) -> Path | None:
         if self.config_dir is None:
@@ -102,18 +108,75 @@ class App:
 
     @property
     def store_url(self) -> str:
-        """The store that these options lead to."""
-        return self.loaded().settings.store.url
+        """The store that these options lead to, for what only a process beside it can do. Raises ConfigError for a server."""
+        from inferq.errors import ConfigError
+
+        address = self._find(look=False)
+        if not address.is_server:
+            return address.url
+        configured = self.loaded().settings.store.url
+        if self._names_a_server() or self._is_server(configured):
+            raise ConfigError(f"expected a store such as sqlite:///inferq.db, got the server {address.url}: this works on the store itself")
+        # A profile that is in use is for asking; a worker or a server beside it works on this machine's store.
+        return configured
+
+    @staticmethod
+    def _is_server(url: str | None) -> bool:
+        return url is not None and url.lower().startswith(("http://", "https://"))
+
+    def address(self) -> Address:
+        """Where the queue is: by option, environment, profile or configuration, a server on this machine, the user's own store."""
+        if self._address is None:
+            self._address = self._find(look=True)
+        return self._address
+
+    def _find(self, *, look: bool) -> Address:
+        from inferq.config.address import find_address
+
+        return find_address(
+            self.url if self._is_server(self.url) else None,
+            api_key=self.api_key,
+            profile=self.profile if self.url is None and self.data_dir is None else None,
+            # Who names a server needs no settings of this machine: it starts in half the time.
+            loaded=None if self._names_a_server() else self.loaded(),
+            look=look,
+        )
+
+    def _names_a_server(self) -> bool:
+        if self.url is not None or self.data_dir is not None:
+            return self._is_server(self.url)
+        return self.profile is not None or self._is_server(os.environ.get("INFERQ_URL"))
 
     @asynccontextmanager
-    async def queue(self, *, work: bool = False) -> AsyncIterator[AsyncQueue]:
-        """The open queue; with `work` this process also runs tasks."""
+    async def queue(self, *, work: bool = False) -> AsyncIterator[AsyncDoor]:
+        """The open queue, wherever it is; with `work` this process also runs tasks, unless a server does."""
+        address = self.address()
+        if not address.is_server:
+            async with self._opened(address.url, work=work) as queue:
+                yield queue
+            return
+        from inferq.client import AsyncClient
+        from inferq.config.settings import LogSettings
+
+        how = LogSettings() if self._loaded is None else self._loaded.settings.log
+        self._log(how, key="" if address.api_key is None else address.api_key.reveal())
+        async with AsyncClient(address.url, api_key=address.api_key) as client:
+            yield client
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[AsyncQueue]:
+        """The open queue on a store of this machine, for what needs the store itself. It does not work before it is told to."""
+        async with self._opened(self.store_url, work=False) as queue:
+            yield queue
+
+    @asynccontextmanager
+    async def _opened(self, url: str, *, work: bool) -> AsyncIterator[AsyncQueue]:
         from inferq.queue import AsyncQueue
 
         settings = self.loaded().settings
-        self._log(settings)
+        self._log(settings.log, settings)
         self.works = work
-        async with AsyncQueue(settings.store.url, settings=settings, work=work) as queue:
+        async with AsyncQueue(url, settings=settings, work=work) as queue:
             yield queue
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
@@ -160,7 +223,9 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
         return Option(names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs)
 
     return [
-        option("--url", "--store", keep="url", metavar="URL", help="The store, sqlite:////absolute/file.db or a path (env INFERQ_URL)."),
+        option("--url", "--store", keep="url", metavar="URL", help="A server, http://host:7125, or a store or its path (env INFERQ_URL)."),
+        option("--api-key", keep="api_key", metavar="KEY", help="The key for a server (env INFERQ_API_KEY, which other users cannot see)."),
+        option("-P", "--profile", keep="profile", metavar="NAME", help="A server or store by its profile's name (env INFERQ_PROFILE)."),
         option("--config", keep="config", metavar="FILE", help="Configuration file (env INFERQ_CONFIG)."),
         option("--config-dir", keep="config_dir", metavar="DIR", help="Directory to look for a configuration file in."),
         option("--data-dir", keep="data_dir", metavar="DIR", help="Directory of the store's file, inferq.db."),

@@ -23,8 +23,8 @@ from inferq.cli.records import (
 from inferq.cli.stream import why
 
 if TYPE_CHECKING:
+    from inferq.door import AsyncDoor
     from inferq.query import Query
-    from inferq.queue import AsyncQueue
     from inferq.store import Cursor
     from inferq.task import Task
 
@@ -124,7 +124,7 @@ async def _watch_list(app: App, where: Query, *, limit: int, offset: int, after:
             await watch.listed(app, queue, where, TASK_COLUMNS, first)
 
 
-async def _print(app: App, queue: AsyncQueue, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
+async def _print(app: App, queue: AsyncDoor, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
     tasks, more = await _gather(queue, where, limit=limit, offset=offset, after=after)
     notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
     app.out.records([task_record(task, note=notes.get(task.id, "")) for task in tasks], TASK_COLUMNS)
@@ -134,7 +134,7 @@ async def _print(app: App, queue: AsyncQueue, where: Query, *, limit: int, offse
         say("no tasks match; submit one with `inferq submit` or `inferq run`")
 
 
-async def _gather(queue: AsyncQueue, where: Query, *, limit: int, offset: int, after: Cursor | None) -> tuple[list[Task], Cursor | None]:
+async def _gather(queue: AsyncDoor, where: Query, *, limit: int, offset: int, after: Cursor | None) -> tuple[list[Task], Cursor | None]:
     """As many as asked for (0: all), page by page, and the cursor to go on after them; None with the very last."""
     tasks: list[Task] = []
     while True:
@@ -146,7 +146,7 @@ async def _gather(queue: AsyncQueue, where: Query, *, limit: int, offset: int, a
             return tasks[offset:], after
 
 
-async def _reasons(app: App, queue: AsyncQueue, tasks: list[Task]) -> dict[str, str]:
+async def _reasons(app: App, queue: AsyncDoor, tasks: list[Task]) -> dict[str, str]:
     """Why the first waiting ones wait."""
     from inferq.task import WAITING
 
@@ -203,7 +203,7 @@ async def _statistics(app: App, *, follow: bool) -> None:
     last: dict[str, Any] = {}
 
     async def draw() -> bool:
-        stats = await _numbers(queue)
+        stats = await _numbers(app, queue)
         if not follow or (stdout_is_terminal() and app.out.format in ("table", "wide")):
             _print_numbers(app, stats)
         elif stats != last:
@@ -217,12 +217,14 @@ async def _statistics(app: App, *, follow: bool) -> None:
         await (watch.drawn(app, queue, draw) if follow else draw())
 
 
-async def _numbers(queue: AsyncQueue) -> dict[str, Any]:
+async def _numbers(app: App, queue: AsyncDoor) -> dict[str, Any]:
     import msgspec
 
+    address = app.address()
     stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True)
-    # The door that is open to ask this is no worker.
-    stats["processes"] = (await queue.store_stats()).instances - 1
+    # The door that is open to ask this is no worker; a server has the store open and may be one.
+    stats["processes"] = (await queue.store_stats()).instances - (not address.is_server)
+    stats |= {"queue": queue.url, "chosen_by": address.source}
     for ours in ("workers_active", "workers_idle"):
         # They tell of this process only, and it does not work.
         del stats[ours]
@@ -240,7 +242,7 @@ def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     by_priority = sorted(stats["pending_by_priority"].items(), key=lambda item: -int(item[0]))
     rows += [("pending, priority", priority_name(int(number)), count) for number, count in by_priority]
     rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
-    rows += [("processes", "with the store open", stats["processes"])]
+    rows += [("processes", "with the store open", stats["processes"]), ("queue", stats["queue"], stats["chosen_by"])]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]
     columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]
     app.out.records([{"what": what, "which": which, "count": count} for what, which, count in rows], columns)

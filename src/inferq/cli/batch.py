@@ -97,7 +97,7 @@ def list_(app: App, unfinished: bool, limit: int) -> None:
     """List batches, newest first."""
 
     async def run() -> None:
-        async with app.queue() as queue:
+        async with app.store() as queue:
             found = await queue.batches.list(unfinished=unfinished, limit=limit)
         app.out.records([record_of(entry) for entry in found], COLUMNS)
 
@@ -119,7 +119,7 @@ def _change(app: App, batch_id: str, act: Callable[[AsyncQueue, str], Awaitable[
     """Do it and print the batch as it is then."""
 
     async def run() -> None:
-        async with app.queue() as queue:
+        async with app.store() as queue:
             found = await act(queue, batch_id)
         app.out.record(record_of(found), COLUMNS)
 
@@ -142,7 +142,7 @@ def watch(app: App, batch_id: str, output_file: str | None) -> None:
     from inferq.cli.batch_load import exit_of, follow
 
     async def run() -> None:
-        async with app.queue() as queue:
+        async with app.store() as queue:
             handle = await queue.batches.handle(batch_id)
             app.resume = f"the batch goes on; watch it again with: inferq batch watch {handle.id}"
             ended = await follow(app, queue, handle, output=output_file)
@@ -178,7 +178,7 @@ async def _results(app: App, batch_id: str, *, only_errors: bool, follow: bool, 
     from inferq.task import State
 
     last = after
-    async with app.queue() as queue:
+    async with app.store() as queue:
         async for item in queue.batches.results(batch_id, follow=follow, after=after):
             last = item.line
             app.resume = f"go on with: inferq batch results {batch_id} --follow --after {last}"
@@ -208,7 +208,7 @@ def errors(app: App, batch_id: str) -> None:
     )
 
     async def run() -> None:
-        async with app.queue() as queue:
+        async with app.store() as queue:
             found = await queue.batches.failures(batch_id)
         app.out.records([{name: getattr(entry, name) for name in entry.__struct_fields__} for entry in found], columns)
 
@@ -272,7 +272,7 @@ def delete(app: App, batch_id: str, first: bool, yes: bool) -> None:
     """Remove a batch with its tasks and results, for good. Refused (6) while some of them wait or run."""
 
     async def run() -> None:
-        async with app.queue() as queue:
+        async with app.store() as queue:
             found = await queue.batches.get(batch_id)
             if not yes:
                 click.confirm(f"remove batch {found.name or found.id} with {found.total} tasks and their results?", abort=True, err=True)

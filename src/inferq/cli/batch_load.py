@@ -105,7 +105,7 @@ async def _submit(app: App, file: str, given: dict[str, Any]) -> None:
     sync = given["sync"] or given["output_file"] is not None or given["fail_fast"]
     app.resume = f"nothing was submitted, or only a part of it; go on with the same command and --resume ({_again(file, given)})"
     begun = time.monotonic()
-    async with app.queue() as queue:
+    async with app.store() as queue:
         try:
             loaded = await _load(queue, file, given)
         except BatchInvalid as error:

@@ -17,9 +17,9 @@ from inferq.cli.params import DURATION, STATES, joined
 from inferq.cli.records import ago, iso, short_id, span
 
 if TYPE_CHECKING:
+    from inferq.door import AsyncDoor
     from inferq.operation import Operation
     from inferq.operation import Verb as Change
-    from inferq.queue import AsyncQueue
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -132,7 +132,7 @@ def _tell_examples(seen: Operation) -> None:
         say(f"  ... and {seen.expected - min(5, len(seen.examples)):,} more")
 
 
-async def _follow(app: App, queue: AsyncQueue, begun: Operation) -> Operation:
+async def _follow(app: App, queue: AsyncDoor, begun: Operation) -> Operation:
     """Until it is over, with one line on a terminal and a line now and then elsewhere."""
     from inferq.errors import WaitTimeout
 

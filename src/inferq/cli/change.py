@@ -18,12 +18,12 @@ from inferq.cli.params import PRIORITY
 from inferq.cli.records import ENDED_COLUMNS, TASK_FIELDS, level, task_record
 
 if TYPE_CHECKING:
-    from inferq.queue import AsyncQueue
+    from inferq.door import AsyncDoor
 
 _EXITS = (Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE)
 
 
-async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncQueue, str], Awaitable[object]]) -> None:
+async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncDoor, str], Awaitable[object]]) -> None:
     """Change each task and print it as it is afterwards."""
     ids = ids_.given(given)
     changed: list[str] = []

@@ -16,7 +16,7 @@ from inferq.cli.records import ENDED_COLUMNS, TASK_FIELDS, task_record
 from inferq.cli.stream import collect, follow, print_result, waiting_line
 
 if TYPE_CHECKING:
-    from inferq.queue import AsyncQueue
+    from inferq.door import AsyncDoor
     from inferq.task import Task
 
 RESULT_FIELDS = (
@@ -102,7 +102,7 @@ async def _wait(app: App, given: list[str], *, all_: bool, timeout: float | None
 
 
 async def _ended(
-    queue: AsyncQueue,
+    queue: AsyncDoor,
     ids: list[str],
     *,
     all_: bool,

@@ -75,7 +75,7 @@ def check(app: App) -> None:
     problems = app.run(_check(app))
     if app.out.format not in ("table", "wide") or problems:
         app.out.records([{"problem": text} for text in problems], [Column("PROBLEM", field("problem"))], key="problem")
-    say(f"{len(problems)} problems in {app.store_url}" if problems else f"{app.store_url} is sound")
+    say(f"{len(problems)} problems in {app.address().url}" if problems else f"{app.address().url} is sound")
     app.end(Exit.FAILED if problems else Exit.OK)
 
 

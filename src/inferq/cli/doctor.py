@@ -110,10 +110,11 @@ async def _store(app: App) -> list[Finding]:
     from inferq.errors import InferqError
     from inferq.stores.sqlite.files import MEMORY, path_of
 
-    url = app.store_url
     findings: list[Finding] = []
     try:
-        if (path := path_of(url)) != MEMORY:
+        address = app.address()
+        findings.append(Finding("queue", "ok", f"{address.url} (chosen by: {address.source})"))
+        if not address.is_server and (path := path_of(address.url)) != MEMORY:
             findings += _place(Path(path))
         async with app.queue() as queue:
             stats = await queue.store_stats()

@@ -15,8 +15,8 @@ from inferq.cli.params import json_text
 from inferq.cli.records import SHORT_ID, iso
 
 if TYPE_CHECKING:
+    from inferq.door import AsyncDoor
     from inferq.events import Event
-    from inferq.queue import AsyncQueue
 
 _OWN = ("position", "at", "type", "task_id")
 
@@ -47,9 +47,9 @@ EVENT_COLUMNS = (
 )
 
 
-async def past(queue: AsyncQueue, *types: str, after: int = 0, task_id: str = "") -> AsyncIterator[Event]:
+async def past(queue: AsyncDoor, *types: str, after: int = 0, task_id: str = "") -> AsyncIterator[Event]:
     """The events that have happened by now."""
-    last = await queue.store.last_event()
+    last = (await queue.store_stats()).last_event
     if last <= after:
         return
     async for event in queue.events(after=after):

@@ -13,7 +13,7 @@ from inferq.cli.params import stdin_text
 from inferq.errors import InferqError
 
 if TYPE_CHECKING:
-    from inferq.queue import AsyncQueue
+    from inferq.door import AsyncDoor
 
 
 def given(ids: Sequence[str]) -> list[str]:
@@ -26,7 +26,7 @@ def given(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-async def each(queue: AsyncQueue, ids: Sequence[str], act: Callable[[str], Awaitable[None]]) -> list[Exit]:
+async def each(queue: AsyncDoor, ids: Sequence[str], act: Callable[[str], Awaitable[None]]) -> list[Exit]:
     """Do it for each id; an error is one line on stderr and does not stop the others. Returns how each ended."""
     ends: list[Exit] = []
     for task_id in ids:

@@ -65,7 +65,8 @@ async def _run(app: App, submission: Submission, *, stream: bool, thinking: bool
 
     async with app.queue(work=True) as queue:
         [handle] = await submitted(queue, [submission])
-        app.resume = f"stopped; the task waits in the queue. Go on with `inferq work`, read it with: inferq tail {handle.id}"
+        left = "stopped; the task waits in the queue. Go on with `inferq work`, read it"
+        app.resume = f"{left if app.works else 'no longer reading; the task goes on. Read it'} with: inferq tail {handle.id}"
         try:
             if stream:
                 await follow(app, queue, handle.id, thinking=thinking)
@@ -73,5 +74,5 @@ async def _run(app: App, submission: Submission, *, stream: bool, thinking: bool
                 print_result(app, await collect(app, queue, handle.id))
         except asyncio.CancelledError:
             # Ctrl-C: whoever stops waiting does not want to wait for a grace either.
-            await queue.stop(grace=0)
+            await queue.close(grace=0)
             raise

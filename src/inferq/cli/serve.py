@@ -81,7 +81,7 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
     from inferq.server.serving import Server, bound, check_public, run_until_stopped
 
     settings = app.loaded().settings
-    async with app.queue() as queue:
+    async with app.store() as queue:
         app.works = work
         await check_public(queue)
         listening = bound(settings.server.host, settings.server.port)
@@ -145,7 +145,7 @@ def health(app: App, quiet: bool) -> None:
 
 
 def _address(app: App) -> str:
-    given = app.url or os.environ.get("INFERQ_URL", "")
+    given = app.address().url if app.profile and not app.url else app.url or os.environ.get("INFERQ_URL", "")
     if given.startswith(("http://", "https://")):
         return given.rstrip("/")
     server = app.loaded().settings.server

@@ -12,7 +12,7 @@ from inferq.cli.output import cell, say, warn
 from inferq.cli.params import json_text
 
 if TYPE_CHECKING:
-    from inferq.queue import AsyncQueue
+    from inferq.door import AsyncDoor
     from inferq.store import LoggedChunk
     from inferq.task import TaskResult
 
@@ -42,7 +42,7 @@ def text_of(result: TaskResult) -> str:
 
 
 @asynccontextmanager
-async def waiting_line(app: App, queue: AsyncQueue, task_id: str) -> AsyncIterator[None]:
+async def waiting_line(app: App, queue: AsyncDoor, task_id: str) -> AsyncIterator[None]:
     """Meanwhile say on stderr why the task waits, while it does."""
     if not app.progress:
         yield
@@ -58,7 +58,7 @@ async def waiting_line(app: App, queue: AsyncQueue, task_id: str) -> AsyncIterat
             await teller
 
 
-async def why(app: App, queue: AsyncQueue, task_id: str) -> str:
+async def why(app: App, queue: AsyncDoor, task_id: str) -> str:
     """Why a task waits, first of all that nobody is there to run it."""
     from inferq.task import State
 
@@ -69,7 +69,7 @@ async def why(app: App, queue: AsyncQueue, task_id: str) -> str:
     return await queue.why(task_id)
 
 
-async def _tell(app: App, queue: AsyncQueue, task_id: str) -> None:
+async def _tell(app: App, queue: AsyncDoor, task_id: str) -> None:
     import asyncio
 
     from inferq.task import WAITING
@@ -157,7 +157,7 @@ def place_text(logged: LoggedChunk) -> str:
     return f"{logged.position.attempt}-{logged.position.index}"
 
 
-async def follow(app: App, queue: AsyncQueue, task_id: str, *, after: tuple[int, int] = (0, 0), thinking: bool = False) -> None:
+async def follow(app: App, queue: AsyncDoor, task_id: str, *, after: tuple[int, int] = (0, 0), thinking: bool = False) -> None:
     """Print a task's stream from a place to its end. Raises TaskFailed or TaskCancelled when it ended so."""
     from inferq.errors import TaskError
     from inferq.store import Position
@@ -184,7 +184,7 @@ async def follow(app: App, queue: AsyncQueue, task_id: str, *, after: tuple[int,
         app.out.write(text_of(result))
 
 
-async def collect(app: App, queue: AsyncQueue, task_id: str, *, timeout: float | None = None) -> TaskResult:
+async def collect(app: App, queue: AsyncDoor, task_id: str, *, timeout: float | None = None) -> TaskResult:
     """Wait for a task's result, saying why it waits. Raises TaskFailed, TaskCancelled, WaitTimeout."""
     async with waiting_line(app, queue, task_id):
         return await queue.result(task_id, timeout=timeout)

@@ -17,8 +17,8 @@ from inferq.cli.params import DURATION, HEADER, TEXT_PAIR, json_file, message, w
 from inferq.cli.stream import collect, follow, print_result, why
 
 if TYPE_CHECKING:
+    from inferq.door import AsyncDoor
     from inferq.handle import AsyncHandle
-    from inferq.queue import AsyncQueue
     from inferq.task import Submission
 
 submit = LazyGroup(
@@ -304,7 +304,7 @@ async def _submit(app: App, submissions: list[Submission], waiting: _Waiting) ->
             await _announce(app, queue, submissions, ids)
 
 
-async def submitted(queue: AsyncQueue, submissions: list[Submission]) -> list[AsyncHandle]:
+async def submitted(queue: AsyncDoor, submissions: list[Submission]) -> list[AsyncHandle]:
     """Keep them all or none. What is wrong with the only one is said of its field, not of its place in a list."""
     from inferq.errors import InvalidTask
 
@@ -317,14 +317,14 @@ async def submitted(queue: AsyncQueue, submissions: list[Submission]) -> list[As
         raise
 
 
-async def _stream(app: App, queue: AsyncQueue, task_id: str) -> None:
+async def _stream(app: App, queue: AsyncDoor, task_id: str) -> None:
     if app.out.chosen is None:
         # Somebody who asks for a stream wants to see it come, also in a pipe.
         app.out.choose("text", by="--stream")
     await follow(app, queue, task_id)
 
 
-async def _collect(app: App, queue: AsyncQueue, ids: list[str], timeout: float | None) -> list[Exit]:
+async def _collect(app: App, queue: AsyncDoor, ids: list[str], timeout: float | None) -> list[Exit]:
     from inferq.errors import InferqError
 
     ends: list[Exit] = []
@@ -340,7 +340,7 @@ async def _collect(app: App, queue: AsyncQueue, ids: list[str], timeout: float |
     return ends
 
 
-async def _announce(app: App, queue: AsyncQueue, submissions: list[Submission], ids: list[str]) -> None:
+async def _announce(app: App, queue: AsyncDoor, submissions: list[Submission], ids: list[str]) -> None:
     made = [
         {"task_id": task_id, "status": "submitted", "type": submission.action, "model": submission.model}
         for task_id, submission in zip(ids, submissions, strict=True)

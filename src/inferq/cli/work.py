@@ -53,7 +53,7 @@ async def _work(app: App, *, quiet: bool) -> None:
         text = "working on %s with %s slots; backends: %s; Ctrl-C stops, SIGHUP reloads the configuration"
         log.info(text, app.store_url, settings.worker.slots, ", ".join(backends), extra=about)
 
-    async with app.queue() as queue:
+    async with app.store() as queue:
         app.works = True
         if not quiet:
             # Before the first task can end.

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _LARGEST_PAGE: Final = 1000
 """Tasks that a server gives at once; a page may be shorter than its limit."""
+_LONG: Final = 3600.0
+"""Seconds that looking through a whole store may take."""
 _AT_ONCE: Final = 16
 """Requests of one call that are out at the same time."""
 
@@ -247,7 +249,7 @@ class AsyncClient(Watching):
 
     async def check(self) -> builtins.list[str]:
         """What is wrong with the store; empty when it is sound."""
-        return (await self.transport.ask(post("store", "check", again=True), Listing[str])).items
+        return (await self.transport.ask(post("store", "check", again=True), Listing[str], timeout=_LONG)).items
 
     async def store_stats(self) -> StoreStats:
         """What the store says of itself, for operators."""

@@ -104,7 +104,7 @@ class Transport:
         retries: int = 3,
         backoff: float = 0.2,
     ) -> None:
-        headers = {"Accept": "application/json, text/event-stream, application/x-ndjson"}
+        headers = {"Accept": "*/*"}
         if api_key is not None:
             headers["Authorization"] = f"Bearer {api_key.reveal()}"
         self._link = Link(url, connect_timeout=connect_timeout, headers=headers)

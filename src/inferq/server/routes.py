@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, openapi, operations, operators, page, schedules, stats, tasks, webhooks
+from inferq.server import keys, live, openapi, operations, operators, page, schedules, stats, store, tasks, webhooks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -12,6 +12,7 @@ ROUTES: Final[list[Route]] = [
     *keys.ROUTES,
     *live.ROUTES,
     *stats.ROUTES,
+    *store.ROUTES,
     *operators.ROUTES,
     *operations.ROUTES,
     *page.ROUTES,

@@ -1,0 +1,211 @@
+"""Every command works on a server as it works on a store: only the address differs, and it comes from where it should."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferq import AsyncQueue, Settings
+from inferq.config import RetrySettings
+from inferq.server import create_app
+from inferq.server.serving import Server
+from inferq.sync.background import Background
+from inferq.testing import EchoExecutor
+
+Cli = Any  # the fixtures of the conftest, which test files cannot import
+Processes = Any
+
+
+@pytest.fixture
+def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that runs tasks of the executor echo; no store and no server is configured."""
+    monkeypatch.delenv("INFERQ_URL")
+    monkeypatch.setenv("INFERQ_SERVER__PORT", "0")
+    background = Background("server")
+    background.start()
+    queue: AsyncQueue
+    running: Server
+    serving: asyncio.Task[None]
+
+    async def start() -> str:
+        nonlocal queue, running, serving
+        settings = Settings(retry=RetrySettings(initial_delay=0.001, max_delay=0.001))
+        queue = AsyncQueue(f"sqlite:///{home / 'server.db'}", backends=[EchoExecutor("echo")], settings=settings)
+        await queue.start()
+        running = Server(create_app(queue), port=0)
+        serving = asyncio.create_task(running.serve())
+        await running.listening.wait()
+        return f"http://127.0.0.1:{running.port}"
+
+    async def stop() -> None:
+        running.stop()
+        await serving
+        await queue.close()
+
+    yield background.call(start())
+    background.call(stop())
+    background.end()
+
+
+def submit(cli: Cli, url: str, text: str = "hello", *more: str) -> str:
+    ran = cli("--url", url, "submit", "chat", "--executor", "echo", "--model", "m", text, "-q", *more)
+    assert ran.code == 0, ran.err
+    return ran.out.strip()
+
+
+def test_a_task_is_submitted_streamed_shown_and_collected(cli: Cli, server: str, home: Path) -> None:
+    ran = cli("run", "m", "--executor", "echo", "one two three", "--url", server)
+    assert (ran.code, ran.out) == (0, "one two three\n")
+    ran = cli("submit", "chat", "--executor", "echo", "--model", "m", "again", "--stream", "--url", server)
+    assert (ran.code, ran.out) == (0, "again\n")
+    id = submit(cli, server)
+    assert cli("wait", id, "--url", server).code == 0
+    assert cli("result", id[:20], "--url", server).out == "hello\n"
+    assert cli("tail", id, "--url", server).out == "hello\n"
+    assert cli("show", id, "--url", server, "-o", "json").json["state"] == "completed"
+    assert cli("status", id, "--url", server, "-o", "json").json["id"] == id
+    assert cli("list", "--url", server, "-o", "json").json[0]["id"] == id
+    assert [entry["type"] for entry in cli("show", id, "--events", "--url", server, "-o", "json").json][-1] == "task.completed"
+    assert cli("events", "task.completed", "--after", "0", "--url", server, "-o", "id").lines[-1] == id
+    assert not (home / "data").exists()
+
+
+def test_changes_reach_the_server_and_their_errors_come_back(cli: Cli, server: str) -> None:
+    assert cli("pause", "--url", server).code == 0
+    id = submit(cli, server)
+    assert cli("priority", id, "critical", "--url", server).code == 0
+    assert cli("cancel", id, "--reason", "no more", "--url", server).code == 0
+    assert cli("result", id, "--url", server).code == 1
+    assert cli("retry", id, "--url", server).code == 0
+    assert cli("resume", "--url", server).code == 0
+    assert cli("result", id, "--wait", "--url", server).out == "hello\n"
+    again = cli("cancel", id, "--url", server)
+    assert (again.code, "completed" in again.err) == (6, True)
+    assert cli("cancel", "0123", "--url", server).code == 5
+    wrong = cli("submit", "chat", "--executor", "nobody", "--model", "m", "x", "--url", server)
+    assert (wrong.code, "executor" in wrong.err) == (2, True)
+    assert wrong.err.count("\n") == 1
+
+
+def test_a_server_is_looked_after(cli: Cli, server: str, home: Path) -> None:
+    assert cli("db", "check", "--url", server).code == 0
+    assert cli("db", "stats", "--url", server, "-o", "json").json["url"].endswith("server.db")
+    assert cli("db", "backup", str(home / "copy.db"), "--url", server).code == 0
+    assert (home / "copy.db").stat().st_size > 0
+    assert cli("health", "--url", server).code == 0
+    made = cli("keys", "create", "team-a", "--url", server, "-o", "json")
+    assert made.code == 0, made.err
+    assert cli("keys", "list", "--url", server).code == 4  # from the first key on, everybody needs one
+
+
+def test_without_a_server_one_line_says_how_to_start_one(cli: Cli, server: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        ran = cli("list", "--url", url)
+    assert ran.code == 7
+    assert ran.err.startswith(f"inferq: No server at {url}")
+    assert "inferq serve" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_what_works_on_the_store_itself_refuses_a_server(cli: Cli, server: str) -> None:
+    ran = cli("work", "--url", server)
+    assert (ran.code, "expected a store" in ran.err) == (2, True)
+
+
+def chosen(cli: Cli, *args: str) -> tuple[str, str]:
+    ran = cli("status", "-o", "json", *args)
+    assert ran.code == 0, ran.err
+    return ran.json["queue"], ran.json["chosen_by"]
+
+
+def test_the_address_comes_from_option_environment_profile_configuration_in_this_order(
+    cli: Cli, server: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{home / 'data' / 'inferq' / 'inferq.db'}"
+    assert chosen(cli) == (store, "the store of this user")
+    (home / "inferq.toml").write_text(f'[store]\nurl = "sqlite:///{home}/configured.db"\n')
+    assert chosen(cli) == (f"sqlite:///{home}/configured.db", f"{home}/inferq.toml:2")
+    assert cli("profile", "add", "one", "--server", f"{home}/one.db").code == 0
+    assert cli("profile", "add", "two", "--server", server).code == 0
+    assert chosen(cli) == (f"sqlite:///{home}/one.db", "profile one")
+    assert cli("profile", "use", "two").code == 0
+    assert chosen(cli) == (server, "profile two")
+    monkeypatch.setenv("INFERQ_PROFILE", "one")
+    assert chosen(cli) == (f"sqlite:///{home}/one.db", "profile one (INFERQ_PROFILE)")
+    monkeypatch.setenv("INFERQ_URL", f"sqlite:///{home}/variable.db")
+    assert chosen(cli) == (f"sqlite:///{home}/variable.db", "INFERQ_URL")
+    assert chosen(cli, "-P", "two") == (server, "profile two")
+    assert chosen(cli, "--url", server) == (server, "the address given")
+    assert chosen(cli, "--url", str(home / "given.db"))[0] == f"sqlite:///{home}/given.db"
+    assert chosen(cli, "--data-dir", str(home))[0] == f"sqlite:///{home}/inferq.db"
+
+
+def test_a_server_on_this_machine_is_found_when_nothing_is_configured(
+    cli: Cli, server: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERQ_SERVER__PORT", server.rpartition(":")[2])
+    assert chosen(cli) == (server, "a server found on this machine")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        monkeypatch.setenv("INFERQ_SERVER__PORT", str(stranger.getsockname()[1]))
+        assert chosen(cli)[1] == "the store of this user"
+
+
+def test_profiles_are_listed_used_and_forgotten_and_their_keys_never_shown(cli: Cli, home: Path, server: str) -> None:
+    added = cli("profile", "add", "lab", "--server", "http://queue.lan:7125/", "--key-stdin", stdin="iq_id_s3cret\n")
+    assert added.code == 0
+    assert cli("profile", "add", "other", "--server", server, "--key", "${LAB_KEY}").code == 0
+    listed = cli("profile", "list", "-o", "json").json
+    file = home / "config" / "inferq" / "keys" / "lab.key"
+    assert listed == [
+        {"name": "lab", "url": "http://queue.lan:7125", "api_key": f"file:{file}", "used": True},
+        {"name": "other", "url": server, "api_key": "${LAB_KEY}", "used": False},
+    ]
+    assert file.read_text() == "iq_id_s3cret"
+    assert stat.S_IMODE(os.stat(file).st_mode) == stat.S_IMODE(os.stat(file.parent.parent / "profiles.toml").st_mode) == 0o600
+    missing = cli("-P", "other", "list")
+    assert (missing.code, "LAB_KEY" in missing.err) == (2, True)
+    assert cli("profile", "remove", "lab").code == 0
+    assert not file.exists()
+    unknown = cli("-P", "lab", "list")
+    assert (unknown.code, "other" in unknown.err) == (2, True)
+    for text in (added.err, listed, missing.err, unknown.err):
+        assert "s3cret" not in str(text)
+
+
+def test_a_key_goes_by_option_environment_or_profile(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = cli("keys", "create", "boss", "--role", "admin", "--url", server, "-o", "json").json["secret"]
+    refused = cli("list", "--url", server)
+    assert (refused.code, refused.out) == (4, "")
+    assert cli("list", "--url", server, "--api-key", key).code == 0
+    monkeypatch.setenv("INFERQ_API_KEY", key)
+    assert cli("list", "--url", server).code == 0
+    monkeypatch.delenv("INFERQ_API_KEY")
+    assert cli("profile", "add", "lab", "--server", server, "--key", key).code == 0
+    assert cli("list").code == 0
+    assert cli("list", "--url", server).code == 0
+    wrong = cli("list", "--url", server, "--api-key", "iq_aaaa_bbbb", "-vv")
+    assert wrong.code == 4
+    assert key not in wrong.err
+    assert "bbbb" not in wrong.err
+
+
+def test_ctrl_c_while_waiting_for_a_server_says_how_to_go_on(server: str, processes: Processes, cli: Cli) -> None:
+    assert cli("pause", "--url", server).code == 0
+    id = submit(cli, server)
+    waiting = processes.start("result", id, "--wait", "--url", server)
+    assert waiting.stderr is not None
+    while "waiting" not in (line := waiting.stderr.readline()):
+        assert line, "it ended"
+    waiting.send_signal(2)
+    _, said = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130
+    assert f"inferq result {id}" in said
