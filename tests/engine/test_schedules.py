@@ -370,6 +370,35 @@ async def test_a_working_queue_fires_by_itself_and_runs_what_it_made(clock: Fake
         await wait_until(lambda: gated.ended == ["hourly 1"])
 
 
+async def test_a_held_fire_is_made_when_the_task_before_it_ends_and_nobody_looks_at_a_clock(clock: FakeClock) -> None:
+    gated = Gated()
+    async with AsyncQueue("sqlite://:memory:", backends=[gated], settings=tuned(), clock=clock) as queue:
+        await queue.schedules.put("hourly", "0 * * * *", task={**TASK, "payload": {"name": "{fire_count}"}}, overlap="queue")
+        clock.advance(HOUR)
+        await wait_until(lambda: gated.started == ["1"])
+        clock.advance(HOUR)
+
+        async def held() -> bool:
+            return (await queue.schedules.get("hourly")).held is not None
+
+        await wait_until(held)
+        gated.let_go("1")
+        await wait_until(lambda: gated.started == ["1", "2"])
+        gated.let_all_go()
+
+
+async def test_a_running_task_is_cancelled_for_the_next_one(clock: FakeClock) -> None:
+    gated = Gated()
+    async with AsyncQueue("sqlite://:memory:", backends=[gated], settings=tuned(), clock=clock) as queue:
+        await queue.schedules.put("hourly", "0 * * * *", task={**TASK, "payload": {"name": "{fire_count}"}}, overlap="cancel")
+        clock.advance(HOUR)
+        await wait_until(lambda: gated.started == ["1"])
+        clock.advance(HOUR)
+        await wait_until(lambda: gated.started == ["1", "2"])
+        assert (gated.cancelled, gated.most) == (["1"], 1)
+        gated.let_all_go()
+
+
 def test_both_faces_of_schedules_take_the_same_parameters() -> None:
     def offered(face: type) -> dict[str, list[tuple[str, Any, Any]]]:
         methods = {name: value for name, value in vars(face).items() if inspect.isfunction(value) and not name.startswith("_")}

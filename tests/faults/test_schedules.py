@@ -79,6 +79,24 @@ async def _check(queue: AsyncQueue, name: str, first: Schedule, now: int) -> Non
         assert set(times) <= set(nominal), f"{name}: fires were invented"
 
 
+async def test_after_downtime_of_all_processes_each_policy_makes_up_for_what_it_says(place: Place, start: Start) -> None:
+    place = replace(place, clock=f"{place.folder}/clock")
+    clock = SteppedClock(place.clock)
+    async with place.queue(work=False) as queue:
+        for misfire, window in (("skip", "1h"), ("once", "6h"), ("all", "6h")):
+            await queue.schedules.put(misfire, "0 * * * *", task=TASK, misfire=misfire, window=window, overlap="allow")  # type: ignore[arg-type]
+        with start("worker", place).ready() as worker:
+            worker.kill()
+        into_the_hour = clock.read().wall // 1000 % 3600
+        clock.step(10 * 3600 + 1800 - into_the_hour)  # ten fires missed, the newest half an hour ago
+        with start("worker", place).ready():
+            await wait_until(lambda: _caught_up(queue, clock), timeout=20, what="every schedule to catch up")
+        made = {name: len(await queue.schedules.history(name)) for name in ("skip", "once", "all")}
+        assert made == {"skip": 0, "once": 1, "all": 6}
+        newest = (await queue.schedules.get("once")).last_fire
+        assert newest == clock.read().wall // 3_600_000 * 3_600_000
+
+
 async def test_a_running_task_is_cancelled_before_the_next_one_is_made(place: Place, start: Start) -> None:
     place = replace(place, clock=f"{place.folder}/clock")
     clock = SteppedClock(place.clock)
