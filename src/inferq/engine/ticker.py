@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from inferq.clock import Clock, Now
-from inferq.errors import QueueFull, StaleRecord, StoreClosed, StoreError, TaskNotFound
+from inferq.errors import QueueFull, RateLimited, StaleRecord, StoreClosed, StoreError, TaskNotFound
 from inferq.events import TERMINAL, Event, RecordChanged, ScheduleFired, ScheduleSkipped
 from inferq.schedule import KIND, Schedule, Step, decoded, encoded, next_step
 from inferq.store import Change, Filter, RecordPut, Store
@@ -163,7 +163,7 @@ class Ticker:
             except StaleRecord:
                 # Somebody else was quicker: look again at what it left to do.
                 await asyncio.sleep(self._rng.uniform(0.0, _PHASE))
-            except QueueFull as error:
+            except (QueueFull, RateLimited) as error:
                 log.warning("ticker.queue_full", extra={"schedule": name, "error": str(error)})
                 self._due[name] = now.wall + 1000
                 return

@@ -13,7 +13,17 @@ from inferq.access import authorise, sees
 from inferq.clock import SystemClock
 from inferq.cron import describe, parse
 from inferq.doors.schedules import MOST_FIRES, in_task
-from inferq.errors import AmbiguousId, Conflict, DuplicateKey, InvalidRequest, InvalidTask, PayloadTooLarge, QueueFull, RecordNotFound
+from inferq.errors import (
+    AmbiguousId,
+    Conflict,
+    DuplicateKey,
+    InvalidRequest,
+    InvalidTask,
+    PayloadTooLarge,
+    QueueFull,
+    RateLimited,
+    RecordNotFound,
+)
 from inferq.intake import STREAMED_ACTIONS
 from inferq.schedule import Schedule
 from inferq.server.call import Call, Reply
@@ -169,7 +179,7 @@ async def disable(call: Call) -> Reply:
     "/api/cron/{name}/run",
     role="operator",
     returns={201: Submitted},
-    errors=(*_FOUND, InvalidTask, DuplicateKey, QueueFull),
+    errors=(*_FOUND, InvalidTask, DuplicateKey, QueueFull, RateLimited),
     headers=("Idempotency-Key",),
 )
 async def run(call: Call) -> Reply:

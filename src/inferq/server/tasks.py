@@ -19,6 +19,7 @@ from inferq.errors import (
     InvalidTask,
     PayloadTooLarge,
     QueueFull,
+    RateLimited,
     TaskCancelled,
     TaskFailed,
     TaskNotFound,
@@ -59,7 +60,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
     payload: Annotated[bool, Meta(description="Whether tasks carry their payload.")] = True
 
 
-SUBMIT_ERRORS: Final[tuple[type[InferqError], ...]] = (InvalidTask, PayloadTooLarge, DuplicateKey, QueueFull)
+SUBMIT_ERRORS: Final[tuple[type[InferqError], ...]] = (InvalidTask, PayloadTooLarge, DuplicateKey, QueueFull, RateLimited)
 EXAMPLE: Final = {
     "executor": "echo",
     "action": "chat",
