@@ -24,6 +24,7 @@ from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
+    from inferq.doors.batches import BatchesDoor
     from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
@@ -77,6 +78,11 @@ class AsyncDoor(ABC):
     @abstractmethod
     def url(self) -> str:
         """Where the queue is: a store's URL or a server's address, without secrets."""
+
+    @property
+    @abstractmethod
+    def batches(self) -> BatchesDoor:
+        """Many tasks under one name: files of them, their progress, their results."""
 
     @property
     @abstractmethod

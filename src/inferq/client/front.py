@@ -30,6 +30,7 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
+    from inferq.doors.batches import BatchesDoor
     from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
     from inferq.doors.schedules import SchedulesDoor
@@ -109,6 +110,12 @@ class AsyncClient(Watching):
         from inferq.client.operations import RemoteOperations
 
         return RemoteOperations(self.transport)
+
+    @property
+    def batches(self) -> BatchesDoor:
+        from inferq.client.batches import RemoteBatches
+
+        return RemoteBatches(self, self.transport, self._clock)
 
     @property
     def schedules(self) -> SchedulesDoor:

@@ -11,8 +11,10 @@ from typing import Final
 
 import msgspec
 
+from inferq.batch import LineError
 from inferq.errors import (
     ApiError,
+    BatchInvalid,
     ExecutorError,
     Forbidden,
     InferqError,
@@ -24,7 +26,7 @@ from inferq.errors import (
     TransportError,
     Unauthenticated,
 )
-from inferq.wire.native import Problem
+from inferq.wire.native import Fault, Problem
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, origin: str) -> InferqError:
@@ -114,7 +116,16 @@ def _make(kind: type[InferqError], message: str, problem: Problem, hint: float |
     make: Callable[..., InferqError] = kind
     made = make(message, **{name: value for name, value in told.items() if name in taken})
     made.args = (message,)  # as the server wrote it: it names the field already
+    if isinstance(made, BatchInvalid):
+        made.errors = [_line(fault) for fault in problem.errors]
+        made.count = len(made.errors)
     return made
+
+
+def _line(fault: Fault) -> LineError:
+    """A wrong line of a batch, from a pointer such as `/12/payload/messages`."""
+    number, _, rest = (fault.pointer or "/0").removeprefix("/").partition("/")
+    return LineError(int(number) if number.isdecimal() else 0, fault.detail, field_of(f"/{rest}") if rest else "")
 
 
 def _tree(kind: type[InferqError]) -> Iterator[type[InferqError]]:

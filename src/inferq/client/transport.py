@@ -206,10 +206,16 @@ class Transport:
         return made
 
     @asynccontextmanager
-    async def stream(self, request: Request, *, body: AsyncIterator[bytes] | None = None) -> AsyncIterator[StreamedReply]:
-        """An answer that is read as it comes; it is asked for once. Raises what the server refused it with, or TransportError."""
+    async def stream(
+        self, request: Request, *, body: AsyncIterator[bytes] | None = None, timeout: float | None = None
+    ) -> AsyncIterator[StreamedReply]:
+        """An answer that is read as it comes; it is asked for once. Raises what the server refused it with, or TransportError.
+
+        `timeout` bounds the time until it begins, sending the body included.
+        """
+        limit = self.timeout if timeout is None else timeout
         sent = body if body is not None else request.body
-        async with self._link.stream(request.method, request.path, body=sent, headers=request.headers, timeout=self.timeout) as reply:
+        async with self._link.stream(request.method, request.path, body=sent, headers=request.headers, timeout=limit) as reply:
             self._met = True
             if reply.status >= 300:
                 text = b""

@@ -171,7 +171,7 @@ class BatchesDoor(ABC):
 
     @abstractmethod
     async def list(
-        self, *, name: str | None = None, unfinished: bool = False, after: str | None = None, limit: int = 50
+        self, *, name: str | None = None, unfinished: bool = False, tenant: str | None = None, after: str | None = None, limit: int = 50
     ) -> builtins.list[Batch]:
         """Newest first; `after` is the id of the last one seen."""
 

@@ -26,10 +26,10 @@ from inferq.errors import (
 )
 from inferq.events import Event
 from inferq.handle import Duration
-from inferq.intake import check_json, checked_priority
+from inferq.intake import check_json, checked_priority, submission_from
 from inferq.queue.imports import GROUP, Check, Spool
 from inferq.store import BatchFilter, Store
-from inferq.task import NewTask, State, Task, new_id
+from inferq.task import NewTask, State, Submission, Task, new_id
 
 _LARGEST_PAGE: Final = 10_000
 _LONGEST_NAME: Final = 200
@@ -45,9 +45,9 @@ class Home(Protocol):
 
 
 class LocalBatches(BatchesDoor):
-    """`admit` makes a task of a line's fields, as a submit would."""
+    """`admit` makes a task of a submission, as a submit would."""
 
-    def __init__(self, home: Home, clock: Clock, *, admit: Callable[[Mapping[str, Any]], NewTask], max_queue_size: int | None) -> None:
+    def __init__(self, home: Home, clock: Clock, *, admit: Callable[[Submission], NewTask], max_queue_size: int | None) -> None:
         self._home = home
         self._clock = clock
         self._admit = admit
@@ -59,7 +59,10 @@ class LocalBatches(BatchesDoor):
 
     # coming in -------------------------------------------------------------------------------------------------------
 
-    async def load(self, pieces: AsyncIterable[bytes], form: Form, options: LoadOptions) -> Loaded:
+    async def load(
+        self, pieces: AsyncIterable[bytes], form: Form, options: LoadOptions, *, allow: Callable[[Submission], Submission] | None = None
+    ) -> Loaded:
+        """`allow` sees each submission before it is checked, and may change or refuse it."""
         if type(options.max_errors) is not int or options.max_errors < 0:
             raise InvalidTask(f"expected a number from 0 on, got {options.max_errors!r}", field="max_errors")
         before = await self._to_resume(options)
@@ -70,7 +73,13 @@ class LocalBatches(BatchesDoor):
             check = Check(max_errors=options.max_errors)
             known = None if before is None else self._unknown(before)
             await check.run(
-                pieces, form, self._admitting(id), spool, known=known, max_line=MAX_LINE, after=before.lines if before is not None else 0
+                pieces,
+                form,
+                self._admitting(id, allow),
+                spool,
+                known=known,
+                max_line=MAX_LINE,
+                after=before.lines if before is not None else 0,
             )
             self._judge(check, options)
             batch = before
@@ -89,6 +98,8 @@ class LocalBatches(BatchesDoor):
             raise InvalidTask(f"expected a name of 1 to {_LONGEST_NAME} characters, got {options.name!r}", field="name")
         if options.name is not None:
             check_json(options.name, "name")
+            if options.name == "import":
+                raise InvalidTask("expected a name other than 'import', which is a word of the API", field="name")
         check_json(options.metadata, "metadata")
 
     async def _to_resume(self, options: LoadOptions) -> Batch | None:
@@ -104,7 +115,7 @@ class LocalBatches(BatchesDoor):
         if not options.resume:
             raise BatchExists(f"expected a new name, but there is a batch called {options.name!r}; resume it, or choose another")
         if found[0].reason is not None:
-            raise WrongState(f"expected batch {found[0].id} not to be cancelled, but it was; retry its tasks, or load under another name")
+            raise WrongState(f"expected batch {found[0].id} not to be cancelled, but it was; retry its tasks, or take another name")
         return found[0]
 
     def _unknown(self, batch: Batch) -> Callable[[builtins.list[Line]], Awaitable[builtins.list[Line]]]:
@@ -115,9 +126,10 @@ class LocalBatches(BatchesDoor):
 
         return unknown
 
-    def _admitting(self, id: str) -> Callable[[Mapping[str, Any]], NewTask]:
+    def _admitting(self, id: str, allow: Callable[[Submission], Submission] | None) -> Callable[[Mapping[str, Any]], NewTask]:
         def admit(fields: Mapping[str, Any]) -> NewTask:
-            return self._admit({**fields, "batch": id})
+            submission = submission_from({**fields, "batch": id})
+            return self._admit(submission if allow is None else allow(submission))
 
         return admit
 
@@ -184,17 +196,28 @@ class LocalBatches(BatchesDoor):
         await self.delete(id)
 
     async def _create(self, name: str | None, metadata: dict[str, Any]) -> Batch:
-        options = LoadOptions(name=name, metadata=metadata)
-        self._check_new(options)
-        return await self._store.create_batch(NewBatch(new_id(), name, metadata=metadata), self._clock.read())
+        return await self.create_for(name, metadata)
 
-    async def add_lines(self, batch: str, pieces: AsyncIterable[bytes], form: Form, *, first: int | None = None) -> int:
+    async def create_for(self, name: str | None, metadata: dict[str, Any], *, tenant: str = "") -> Batch:
+        """An empty batch of a tenant. Raises BatchExists."""
+        self._check_new(LoadOptions(name=name, metadata=metadata))
+        return await self._store.create_batch(NewBatch(new_id(), name, tenant, metadata=metadata), self._clock.read())
+
+    async def add_lines(
+        self,
+        batch: str,
+        pieces: AsyncIterable[bytes],
+        form: Form,
+        *,
+        first: int | None = None,
+        allow: Callable[[Submission], Submission] | None = None,
+    ) -> int:
         found = await self.get(batch)
         start = found.lines if first is None else first - 1
         added = 0
         with Spool() as spool:
             check = Check(max_errors=100)
-            await check.run(pieces, form, self._admitting(found.id), spool, known=None, max_line=MAX_LINE)
+            await check.run(pieces, form, self._admitting(found.id, allow), spool, known=None, max_line=MAX_LINE)
             if check.wrong:
                 self._judge(check, LoadOptions())
             for group in spool.groups():
@@ -207,14 +230,15 @@ class LocalBatches(BatchesDoor):
 
     # asking ----------------------------------------------------------------------------------------------------------
 
-    async def get(self, batch: str) -> Batch:
+    async def get(self, batch: str, *, tenant: str | None = None) -> Batch:
+        """With a tenant, names are looked up among its batches only."""
         if not is_text(batch) or not batch:
             raise BatchNotFound(f"expected the id or the name of a batch, got {batch!r}")
         found = await self._store.batch(batch)
         if found is not None:
             return found
-        named = await self._store.batches(BatchFilter(name=batch), limit=2)
-        begun = [] if named else await self._store.batches(BatchFilter(prefix=batch.lower()), limit=2)
+        named = await self._store.batches(BatchFilter(name=batch, tenant=tenant), limit=2)
+        begun = [] if named else await self._store.batches(BatchFilter(prefix=batch.lower(), tenant=tenant), limit=2)
         if len(named or begun) > 1:
             raise AmbiguousId(f"expected the beginning of one id or a name, but several batches fit {batch!r}; give more of it")
         if not named and not begun:
@@ -222,9 +246,11 @@ class LocalBatches(BatchesDoor):
         return (named or begun)[0]
 
     async def list(
-        self, *, name: str | None = None, unfinished: bool = False, after: str | None = None, limit: int = 50
+        self, *, name: str | None = None, unfinished: bool = False, tenant: str | None = None, after: str | None = None, limit: int = 50
     ) -> builtins.list[Batch]:
-        return await self._store.batches(BatchFilter(name=name, unfinished=unfinished), after=after, limit=checked_limit(limit))
+        return await self._store.batches(
+            BatchFilter(name=name, unfinished=unfinished, tenant=tenant), after=after, limit=checked_limit(limit)
+        )
 
     async def items(
         self, batch: str, *, after: int = 0, limit: int = 100, states: Sequence[State] = (), results: bool = True

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("inferq.queue")
 
 
-
 class AsyncQueue(AsyncDoor):
     """A durable queue in this program.
 
@@ -231,13 +230,12 @@ class AsyncQueue(AsyncDoor):
 
     @property
     def batches(self) -> BatchesDoor:
-        """Many tasks under one name: files of them, their progress, their results."""
         from inferq.queue.batches import LocalBatches
 
         store = self._settings.store
 
-        def ready(fields: Mapping[str, Any]) -> NewTask:
-            return admit(fields, self._places().executor_of, max_bytes=store.max_payload_bytes)
+        def ready(submission: Submission) -> NewTask:
+            return admit(submission, self._places().executor_of, max_bytes=store.max_payload_bytes)
 
         return LocalBatches(self, self._clock, admit=ready, max_queue_size=store.max_queue_size)
 

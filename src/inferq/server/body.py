@@ -136,9 +136,20 @@ async def read_lines(call: Call, longest: int, patience: float) -> AsyncIterator
         yield rest
 
 
+async def read_pieces(call: Call, patience: float) -> AsyncIterator[bytes]:
+    """The body as it comes, however long it is; `patience` (seconds) bounds the silence between two pieces."""
+    more = True
+    while more:
+        message = await _next(call, patience)
+        more = message.get("more_body", False)
+        if piece := message.get("body", b""):
+            yield piece
+
+
 def check_lines_media(call: Call) -> None:
-    """Raises UnsupportedMedia unless the body says that it is NDJSON (or JSON lines under another name)."""
-    _check_media(call.raw_headers, "application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/json-lines")
+    """Raises UnsupportedMedia unless the body says that it is NDJSON (or JSON lines under another name, or an array of JSON)."""
+    lines = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines", "application/json-lines", "application/json")
+    _check_media(call.raw_headers, *lines)
 
 
 async def _rest(call: Call, data: bytes, largest: int, patience: float) -> bytes:

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from inferq.errors import ConfigError, InferqError, TaskCancelled, TaskFailed, Unauthenticated, WrongMethod
+from inferq.errors import BatchInvalid, ConfigError, InferqError, TaskCancelled, TaskFailed, Unauthenticated, WrongMethod
 from inferq.wire.native import Fault, Problem
 
 log: Final = logging.getLogger("inferq.server")
@@ -66,6 +66,8 @@ def title_of(error: type[InferqError]) -> str:
 
 def faults_of(error: InferqError) -> list[Fault]:
     """Where it is wrong, for errors that know."""
+    if isinstance(error, BatchInvalid):
+        return [Fault(line.reason, pointer=f"/{line.number}{pointer_of(line.field)}") for line in error.errors]
     if parameter := getattr(error, "parameter", ""):
         return [Fault(str(error).removeprefix(f"{parameter}: "), parameter=parameter)]
     if field := getattr(error, "field", ""):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import keys, live, openapi, operations, operators, page, schedules, stats, store, tasks, webhooks
+from inferq.server import batches, keys, live, openapi, operations, operators, page, schedules, stats, store, tasks, webhooks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -19,4 +19,5 @@ ROUTES: Final[list[Route]] = [
     *openapi.ROUTES,
     *schedules.ROUTES,
     *webhooks.ROUTES,
+    *batches.ROUTES,
 ]

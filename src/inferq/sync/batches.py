@@ -157,9 +157,11 @@ class Batches(SubDoor[BatchesDoor]):
         """Raises BatchNotFound, AmbiguousId."""
         return self._queue.call(self._asynchronous.get(batch))
 
-    def list(self, *, name: str | None = None, unfinished: bool = False, after: str | None = None, limit: int = 50) -> builtins.list[Batch]:
+    def list(
+        self, *, name: str | None = None, unfinished: bool = False, tenant: str | None = None, after: str | None = None, limit: int = 50
+    ) -> builtins.list[Batch]:
         """Newest first; `after` is the id of the last one seen."""
-        return self._queue.call(self._asynchronous.list(name=name, unfinished=unfinished, after=after, limit=limit))
+        return self._queue.call(self._asynchronous.list(name=name, unfinished=unfinished, tenant=tenant, after=after, limit=limit))
 
     def items(
         self, batch: str, *, after: int = 0, limit: int = 100, states: Sequence[State] = (), results: bool = True

@@ -22,6 +22,7 @@ from inferq.task import AttemptRecord, Submission, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
+    from inferq.sync.batches import Batches
     from inferq.sync.keys import Keys
     from inferq.sync.operations import Operations
     from inferq.sync.schedules import Schedules
@@ -108,6 +109,13 @@ class Door(ABC, Generic[D]):
         from inferq.sync.operations import Operations
 
         return Operations(self, self.asynchronous.operations)
+
+    @property
+    def batches(self) -> Batches:
+        """Many tasks under one name: files of them, their progress, their results."""
+        from inferq.sync.batches import Batches
+
+        return Batches(self, self.asynchronous.batches)
 
     @property
     def schedules(self) -> Schedules:

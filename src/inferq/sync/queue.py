@@ -16,7 +16,6 @@ from inferq.sync.door import Door
 
 if TYPE_CHECKING:
     from inferq.engine import Backend
-    from inferq.sync.batches import Batches
 
 
 class Queue(Door[AsyncQueue]):
@@ -40,13 +39,6 @@ class Queue(Door[AsyncQueue]):
 
     def _make(self) -> AsyncQueue:
         return AsyncQueue(**self._arguments)
-
-    @property
-    def batches(self) -> Batches:
-        """Many tasks under one name: files of them, their progress, their results."""
-        from inferq.sync.batches import Batches
-
-        return Batches(self, self.asynchronous.batches)
 
     def start(self) -> None:
         """Open the store and, with `work`, begin to run tasks. Raises StoreError, ConfigError or PluginError."""
