@@ -105,6 +105,33 @@ def test_a_server_is_looked_after(cli: Cli, server: str, home: Path) -> None:
     assert cli("keys", "list", "--url", server).code == 4  # from the first key on, everybody needs one
 
 
+def test_schedules_are_kept_at_the_server(cli: Cli, server: str, home: Path) -> None:
+    def cron(*args: str, code: int = 0) -> Any:
+        ran = cli("cron", *args, "--url", server)
+        assert ran.code == code, ran.err
+        return ran
+
+    echo = ("--executor", "echo", "--model", "m", "--prompt", "of {schedule}")
+    cron("add", "--name", "daily", "--schedule", "0 9 * * 1-5", "--tz", "Europe/Berlin", *echo)
+    assert "there is a schedule 'daily'" in cron("add", "--name", "daily", "--cron", "@daily", *echo, code=6).err
+    wrong = cron("add", "--name", "x", "--cron", "0 0 31 2 *", *echo, code=2)
+    assert wrong.err.startswith("inferq: expression: day of month: expected a day that February has")
+    refused = cron("add", "--name", "x", "--cron", "@daily", "--executor", "nobody", code=2)
+    assert (refused.err.count("\n"), "task.executor" in refused.err) == (1, True)
+    cron("update", "daily", "--overlap", "queue", "--priority", "high")
+    shown = cron("show", "daily", "-o", "json").json
+    assert (shown["overlap"], shown["task"]["priority"], shown["description"]) == ("queue", 10, "at 09:00 on Monday to Friday")
+    assert cron("run", "daily", "--wait", "-o", "json").json["text"] == "of daily"
+    assert cron("history", "daily", "--json=state").json == [{"state": "completed"}]
+    cron("disable", "daily")
+    assert cron("list", "--disabled", "-q").lines == ["daily"]
+    (home / "crons.yaml").write_text("schedules: {nightly: {cron: '@daily', task: {executor: echo, action: echo, payload: {a: 1}}}}")
+    assert cron("apply", "-f", "crons.yaml", "--prune", "--json=change").json == [{"change": "created"}, {"change": "removed"}]
+    cron("remove", "nobody", code=5)
+    cron("remove", "nightly")
+    assert cron("list", "-o", "json").json == []
+
+
 def test_without_a_server_one_line_says_how_to_start_one(cli: Cli, server: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
