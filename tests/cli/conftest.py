@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -54,7 +55,7 @@ Cli = Callable[..., Ran]
 
 
 @pytest.fixture
-def cli(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     """Runs a command in this process, as in a pipe; `stdin` is what is piped in."""
 
     def run(*args: str, stdin: str | bytes = b"") -> Ran:
@@ -65,7 +66,12 @@ def cli(home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         out, err = capfd.readouterr()
         return Ran(code, out, err)
 
-    return run
+    yield run
+    # A command sets up logging for its process; here it must not outlive the test that captured its stream.
+    for handler in [handler for handler in logging.getLogger().handlers if handler.get_name() == "inferq.cli"]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    logging.getLogger("inferq").setLevel(logging.NOTSET)
 
 
 class Processes:
