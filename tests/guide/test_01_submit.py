@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+import inferq
 from inferq import AsyncQueue, InvalidTask, State
-from inferq.testing import EchoExecutor
 
 
 async def test_ask_a_model_and_wait_for_its_answer(queue: AsyncQueue) -> None:
@@ -49,11 +47,10 @@ async def test_awaiting_a_handle_is_awaiting_its_result(queue: AsyncQueue) -> No
     assert result.usage.total_tokens == 2
 
 
-async def test_a_submitted_task_is_on_disk_and_survives_the_program(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'inferq.db'}"
-    async with AsyncQueue(url, backends=[EchoExecutor("echo")], work=False) as door:
+async def test_a_submitted_task_is_on_disk_and_survives_the_program(url: str) -> None:
+    async with await inferq.aconnect(url, work=False) as door:
         id = (await door.chat("my-model", "Are you still there?", executor="echo")).id
-    async with AsyncQueue(url, backends=[EchoExecutor("echo")]) as later:
+    async with await inferq.aconnect(url) as later:
         assert (await later.handle(id).result()).text == "Are you still there?"
 
 

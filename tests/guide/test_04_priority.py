@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from inferq import AsyncQueue, State, TaskCancelled
+from inferq.testing import wait_until
 
 
 async def test_higher_priority_goes_first_and_equals_in_order(queue: AsyncQueue) -> None:
@@ -18,6 +19,7 @@ async def test_higher_priority_goes_first_and_equals_in_order(queue: AsyncQueue)
     await queue.resume()
     for task in tasks:
         await task.result()
+    await wait_until(lambda: len(started) == len(tasks))
     names = {task.id: text for task, (text, _) in zip(tasks, wanted, strict=True)}
     assert [names[id] for id in started] == ["now", "between", "soon", "soon too", "later"]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import inferq
-from inferq.testing import EchoExecutor
 
 
-def test_five_lines_are_a_durable_queue(tmp_path: Path) -> None:
-    with inferq.connect(f"sqlite:///{tmp_path / 'inferq.db'}") as queue:
+def test_five_lines_are_a_durable_queue(url: str) -> None:
+    with inferq.connect(url) as queue:
         task = queue.chat("my-model", "Why is the sky blue?", executor="echo")
         for word in task.text_stream():
             print(word, end="")
@@ -17,8 +14,8 @@ def test_five_lines_are_a_durable_queue(tmp_path: Path) -> None:
     assert task.id
 
 
-def test_everything_else_is_called_as_in_the_asynchronous_queue(tmp_path: Path) -> None:
-    with inferq.Queue(f"sqlite:///{tmp_path / 'inferq.db'}", backends=[EchoExecutor("echo")]) as queue:
+def test_everything_else_is_called_as_in_the_asynchronous_queue(url: str) -> None:
+    with inferq.connect(url) as queue:
         handles = [queue.chat("my-model", text, executor="echo", priority="high") for text in ("one", "two")]
         assert [handle.result(timeout="1m").text for handle in handles] == ["one", "two"]
         assert queue.stats().states["completed"] == 2
