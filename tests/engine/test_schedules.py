@@ -17,10 +17,10 @@ from places import HOUR, Gated, tuned
 from inferq import AsyncQueue, InvalidTask, Queue, State, Submission
 from inferq.doors.schedules import SchedulesDoor
 from inferq.engine.ticker import Ticker
-from inferq.errors import Conflict, RecordNotFound
+from inferq.errors import Conflict, RecordNotFound, StoreError
 from inferq.events import ScheduleFired, ScheduleSkipped
 from inferq.executors.echo import EchoExecutor
-from inferq.schedule import Schedule
+from inferq.schedule import Schedule, encoded
 from inferq.store import RecordPut
 from inferq.sync.schedules import Schedules
 from inferq.testing import FakeClock, wait_until
@@ -355,10 +355,16 @@ async def test_a_ticker_that_heard_nothing_finds_changes_when_it_reads_all_again
 
 async def test_an_unreadable_schedule_of_a_newer_version_stops_no_other(queue: AsyncQueue, clock: FakeClock, ticker: Ticker) -> None:
     await queue.store.put_record(RecordPut("schedule", "broken", b'{"id": 1}'), clock.read())
-    await queue.schedules.put("hourly", "0 * * * *", task=TASK)
+    made = await queue.schedules.put("hourly", "0 * * * *", task=TASK)
+    elsewhere = msgspec.structs.replace(made, name="elsewhere", tz="Mars/Olympus")
+    await queue.store.put_record(RecordPut("schedule", "elsewhere", encoded(elsewhere)), clock.read())
     clock.advance(HOUR)
     await ticker.look()
     assert await payloads(queue) == ["report of 10:00"]
+    assert [one.name for one in await queue.schedules.list()] == ["elsewhere", "hourly"]
+    with pytest.raises(StoreError, match="schedule 'broken' cannot be read"):
+        await queue.schedules.get("broken")
+    await queue.schedules.remove("broken")
 
 
 async def test_a_working_queue_fires_by_itself_and_runs_what_it_made(clock: FakeClock) -> None:

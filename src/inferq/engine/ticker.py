@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from inferq.clock import Clock, Now
+from inferq.cron import CronError
 from inferq.errors import QueueFull, RateLimited, StaleRecord, StoreClosed, StoreError, TaskNotFound
 from inferq.events import TERMINAL, Event, RecordChanged, ScheduleFired, ScheduleSkipped
 from inferq.schedule import KIND, Schedule, Step, decoded, encoded, next_step
@@ -154,7 +155,13 @@ class Ticker:
                 return
             now = self._clock.read()
             active = await self._active(schedule, now.wall)
-            step = next_step(schedule, now.wall, active)
+            try:
+                step = next_step(schedule, now.wall, active)
+            except CronError as error:
+                # Another version of inferq, or a machine with other time zones, wrote it: somebody else may know it.
+                log.error("ticker.schedule_unusable", extra={"schedule": name, "error": str(error)})  # noqa: TRY400 - the place says nothing
+                self._due.pop(name, None)
+                return
             if step is None:
                 self._remember(schedule, active)
                 return

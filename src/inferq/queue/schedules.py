@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -12,13 +13,15 @@ import msgspec
 from inferq.clock import Clock
 from inferq.door import is_text
 from inferq.doors.schedules import ScheduleFields, SchedulesDoor, checked_fields, in_task, template_fields, template_of
-from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, StaleRecord
+from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, StaleRecord, StoreError
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Door
 from inferq.intake import admit, check_json
 from inferq.schedule import KIND, Schedule, decoded, encoded, rendered, task_of, timed
 from inferq.store import Filter, Record, RecordPut, Store
 from inferq.task import Submission, Task, new_id
+
+log: Final = logging.getLogger("inferq.queue")
 
 _PAGE: Final = 500
 _TRIES: Final = 50
@@ -98,7 +101,7 @@ class Schedules(SchedulesDoor):
         """Read, change, write; again when somebody else (a fire) was quicker. What stays as it is is not written."""
         for _ in range(_TRIES):
             record = await self._home.store.record(KIND, name)
-            before = None if record is None else decoded(record.body)
+            before = None if record is None else _read(record)
             after, now = change(before), self._clock.read()
             if after == before:
                 return after
@@ -113,7 +116,7 @@ class Schedules(SchedulesDoor):
         raise StaleRecord(f"schedule {name!r} changes faster than it can be written; try again")
 
     async def get(self, name: str) -> Schedule:
-        return decoded((await self._record(name)).body)
+        return _read(await self._record(name))
 
     async def _record(self, name: Any) -> Record:
         if not isinstance(name, str) or not name.isprintable():
@@ -123,25 +126,28 @@ class Schedules(SchedulesDoor):
             return record
         found = []
         if len(name) >= _SHORTEST_ID:
-            found = [record async for record in self._all() if decoded(record.body).id.startswith(name.lower())]
+            found = [record async for record, schedule in self._all() if schedule.id.startswith(name.lower())]
         if not found:
             raise _unknown(name)
         if len(found) > 1:
             raise AmbiguousId(f"expected the beginning of one id, but several schedules begin with {name!r}; give more of it, or the name")
         return found[0]
 
-    async def _all(self, after: str = "") -> AsyncIterator[Record]:
+    async def _all(self, after: str = "") -> AsyncIterator[tuple[Record, Schedule]]:
+        """Every schedule that can be read, by name."""
         while page := await self._home.store.records(KIND, after=after, limit=_PAGE):
             for record in page:
-                yield record
+                try:
+                    yield record, _read(record)
+                except StoreError as error:
+                    log.warning("schedules.unreadable", extra={"schedule": record.id, "error": str(error)})
             after = page[-1].id
 
     async def list(self, enabled: bool | None = None, *, limit: int = 100, after: str = "") -> list[Schedule]:
         if type(limit) is not int or not 1 <= limit <= 10_000:
             raise InvalidTask(f"expected a number from 1 to 10000, got {limit!r}", field="limit")
         found: list[Schedule] = []
-        async for record in self._all(after):
-            schedule = decoded(record.body)
+        async for _, schedule in self._all(after):
             if enabled is None or schedule.enabled is enabled:
                 found.append(schedule)
                 if len(found) == limit:
@@ -188,6 +194,14 @@ def _sample(template: Submission, name: str, now: int) -> dict[str, Any]:
         expected = "expected places such as {scheduled_at:%Y-%m-%d}"
         raise InvalidTask(f"{expected}, got a format that fails: {error}", field="task.payload") from None
     return made
+
+
+def _read(record: Record) -> Schedule:
+    """Raises StoreError for what another version wrote."""
+    try:
+        return decoded(record.body)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"schedule {record.id!r} cannot be read ({error}): remove it, or use the inferq that wrote it") from None
 
 
 def _unknown(name: object) -> RecordNotFound:
