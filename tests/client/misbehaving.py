@@ -94,7 +94,7 @@ def says(body: object, status: int = 200, **headers: str) -> Act:
 
 def refuses(status: int, code: str, detail: str = "no", **members: Any) -> Act:
     """Answers with a problem document."""
-    body = {"type": f"https://inferq.dev/problems/{code}", "title": "No", "status": status, "code": code, "detail": detail, **members}
+    body = {"type": f"urn:inferq:problem:{code}", "title": "No", "status": status, "code": code, "detail": detail, **members}
     return says(body, status, content_type="application/problem+json")
 
 

@@ -15,8 +15,8 @@ from inferq.wire.native import Fault, Problem
 
 log: Final = logging.getLogger("inferq.server")
 
-TYPES: Final = "https://inferq.dev/problems/"
-"""Prefix of problem types; the rest is the code. It names the problem, nothing needs to be fetched there."""
+TYPES: Final = "urn:inferq:problem:"
+"""Prefix of problem types; the rest is the code. A name, not an address: nothing can be fetched there."""
 _STEP: Final = re.compile(r"\[(\d+)\]|\.?([^.\[]+)")
 _LIST: Final = re.compile(r"^submissions(?=\[)")
 
