@@ -24,6 +24,7 @@ from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
+    from inferq.doors.backends import BackendsDoor
     from inferq.doors.batches import BatchesDoor
     from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
@@ -83,6 +84,11 @@ class AsyncDoor(ABC):
     @abstractmethod
     def batches(self) -> BatchesDoor:
         """Many tasks under one name: files of them, their progress, their results."""
+
+    @property
+    @abstractmethod
+    def backends(self) -> BackendsDoor:
+        """Where tasks run, and whether they may."""
 
     @property
     @abstractmethod

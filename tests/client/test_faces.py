@@ -12,7 +12,10 @@ import pytest
 from inferq import AsyncClient, AsyncQueue, Client, Handle, Queue
 from inferq.door import AsyncDoor
 
-ENGINE = {"check_over_http", "places", "reconfigure", "retry_after", "run_until_stopped", "settings", "start_work", "stop", "store"}
+ENGINE = {
+    "check_over_http", "discover", "places", "reconfigure", "retry_after", "run_until_stopped",
+    "settings", "start_work", "stop", "store",
+}  # fmt: skip
 """What only a queue has that runs tasks in this process."""
 CARRIER = {"transport", "asynchronous", "begin", "call", "tell"}
 """How a face is built, not what it offers."""

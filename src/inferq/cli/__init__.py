@@ -39,6 +39,7 @@ VERBS = {
     "resume": Verb("inferq.cli.change:resume", "Undo a pause.", _CHANGE),
     "batch": Verb("inferq.cli.batch:batch", "Watch and change batches.", _CHANGE),
     "cron": Verb("inferq.cli.cron:cron", "Tasks that come again at set times.", _CHANGE),
+    "backends": Verb("inferq.cli.backends:backends", "Where tasks run, and whether they may.", _KEEP),
     "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),

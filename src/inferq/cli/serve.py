@@ -77,6 +77,7 @@ def _check_extra() -> None:
 async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
     from inferq.cli import tasklog
     from inferq.cli.reload import on_hangup
+    from inferq.cli.work import discovered
     from inferq.server import create_app
     from inferq.server.serving import Server, bound, check_public, run_until_stopped
 
@@ -90,6 +91,7 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
                 # Before the first task can end.
                 tasklog.follow(queue.store)
             if work:
+                await discovered(queue)
                 await queue.start_work()
             server = Server(create_app(queue))
             with on_hangup(app, queue):
@@ -101,7 +103,7 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
 
 def _greet(server: Server, queue: AsyncQueue, settings: Settings, *, work: bool, browse: bool) -> None:
     url = server.url
-    backends = [backend.name for backend in settings.backends] if work else []
+    backends = [backend.name for backend in queue.places()] if work else []
     slots = settings.worker.slots if work else 0
     about = {"event": "server.started", "url": url, "store": queue.url, "slots": slots, "backends": backends}
     doing = f"{slots} slots; backends: {', '.join(backends)}" if work else "no tasks run here"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,6 +11,9 @@ from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command
 from inferq.cli.params import DURATION
+
+if TYPE_CHECKING:
+    from inferq.queue import AsyncQueue
 
 log: Final = logging.getLogger("inferq.worker")
 
@@ -48,7 +51,7 @@ async def _work(app: App, *, quiet: bool) -> None:
     settings = app.loaded().settings
 
     def ready() -> None:
-        backends = [backend.name for backend in settings.backends]
+        backends = [backend.name for backend in queue.places()]
         about = {"event": "worker.started", "store": app.store_url, "slots": settings.worker.slots, "backends": backends}
         text = "working on %s with %s slots; backends: %s; Ctrl-C stops, SIGHUP reloads the configuration"
         log.info(text, app.store_url, settings.worker.slots, ", ".join(backends), extra=about)
@@ -58,7 +61,20 @@ async def _work(app: App, *, quiet: bool) -> None:
         if not quiet:
             # Before the first task can end.
             tasklog.follow(queue.store)
+        await discovered(queue)
         await queue.start_work()
         with on_hangup(app, queue):
             await queue.run_until_stopped(ready=ready)
     log.info("stopped", extra={"event": "worker.stopped"})
+
+
+async def discovered(queue: AsyncQueue) -> None:
+    """Look for model servers of this machine, and say what was found and what was not."""
+    if not queue.settings.worker.discover:
+        return
+    for one in await queue.discover():
+        about = {"event": "backend.discovered", "server": one.title, "address": one.address, "found": one.found, "models": list(one.models)}
+        if one.found:
+            log.info("found %s at %s (%s models): %s", one.title, one.address, len(one.models), one.note, extra=about)
+        else:
+            log.info("no %s at %s: %s", one.title, one.address, one.note, extra=about)

@@ -30,6 +30,7 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
+    from inferq.doors.backends import BackendsDoor
     from inferq.doors.batches import BatchesDoor
     from inferq.doors.keys import KeysDoor
     from inferq.doors.operations import OperationsDoor
@@ -116,6 +117,13 @@ class AsyncClient(Watching):
         from inferq.client.batches import RemoteBatches
 
         return RemoteBatches(self, self.transport, self._clock)
+
+    @property
+    def backends(self) -> BackendsDoor:
+        """Where tasks run, and whether they may."""
+        from inferq.client.backends import RemoteBackends
+
+        return RemoteBackends(self.transport)
 
     @property
     def schedules(self) -> SchedulesDoor:

@@ -123,6 +123,10 @@ class WorkerSettings(Section, frozen=True):
         Annotated[int, Meta(ge=1, le=_INT_MAX, extra={"unit": "priorities"})],
         Meta(description="At most this many priorities are gained by `ageing`."),
     ] = 10
+    discover: Annotated[
+        bool,
+        Meta(description="Look for an Ollama, a llama.cpp server and a vLLM on this machine when `serve` and `work` start, and use them."),
+    ] = True
 
 
 class RetrySettings(Section, frozen=True):

@@ -50,9 +50,9 @@ class Engine:
         self._steps = steps
         self.worker = Worker(store, backends, **self._of_worker(settings), clock=clock, rng=rng)
         self._upkeep = Upkeep(store, clock=clock, rng=rng, **_of_upkeep(settings))
-        self.watch = Watch(backends, settings.health, clock=clock, rng=rng, changed=self._changed)
-        self.board = Board(store, backends, slots=settings.worker.slots, clock=clock, switched=self._changed)
-        self.worker.on_change = self._changed
+        self.watch = Watch(backends, settings.health, clock=clock, rng=rng, changed=self.changed)
+        self.board = Board(store, backends, slots=settings.worker.slots, clock=clock, switched=self.changed)
+        self.worker.on_change = self.changed
         self._ticker = Ticker(store, clock=clock, rng=rng, max_queue_size=settings.store.max_queue_size)
         self._courier = Courier(store, settings.webhooks, clock=clock, rng=rng)
         self._closing: set[asyncio.Task[None]] = set()
@@ -85,9 +85,9 @@ class Engine:
         self.board.slots = settings.worker.slots
         self.board.look()
         self._ticker.max_queue_size = settings.store.max_queue_size
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """A backend stands otherwise than before: say so, and look for work that can go now."""
         self.board.changed()
         self.watch.tend()

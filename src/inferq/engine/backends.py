@@ -61,9 +61,11 @@ class Backends:
 
     def replace(self, renewed: Sequence[Backend], wanted: Sequence[BackendSettings], *, installed: bool = False) -> list[Backend]:
         """Put what `renewed` gave into force. Returns those that get no more tasks; their running calls go on."""
-        kept = set(renewed)
+        names = {one.name for one in wanted}
+        found = [backend for backend in self._by_name.values() if backend.discovered and backend.name not in names]
+        kept = {*renewed, *found}
         gone = [backend for backend in self._by_name.values() if backend not in kept]
-        self._by_name = {backend.name: backend for backend in renewed}
+        self._by_name = {backend.name: backend for backend in (*renewed, *found)}
         for backend, settings in zip(renewed, wanted, strict=True):
             backend.adopt(settings)
             backend.policy = self._breaker

@@ -76,29 +76,18 @@ class Watch:
 
     async def check(self, backend: Backend) -> Health:
         """Ask it now and take the answer to heart. Never raises, never takes longer than the timeout."""
-        health = await self.ask(backend)
+        health = await ask(backend, self._settings.timeout)
         if health.ok or health.answered:
             changed = backend.is_up()
-            if health.ok:
-                changed = await self._learn_models(backend) or changed
+            if health.ok and await learn_models(backend, self._settings.timeout):
+                self._backends.changed()
+                changed = True
         else:
             changed = self._missed(backend, health.detail)
         if changed:
             backend.since = self._clock.read().wall
             self._changed()
         return health
-
-    async def ask(self, backend: Backend) -> Health:
-        """What it says of itself, at most `health.timeout` seconds long."""
-        limit = self._settings.timeout
-        try:
-            async with asyncio.timeout(limit):
-                executor = await backend.ready()
-                return await executor.health()
-        except TimeoutError:
-            return Health(ok=False, detail=f"no answer to the health check within {limit:g} s")
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a watch must go on
-            return Health(ok=False, detail=str(error) or type(error).__name__)
 
     def _missed(self, backend: Backend, detail: str) -> bool:
         if self._loop.time() - backend.heard < self._settings.interval / _SOONER:
@@ -110,21 +99,31 @@ class Watch:
         log.warning("backend.down", extra={"backend": backend.name, "reason": detail}) if not backend.down else None
         return backend.is_down(detail)
 
-    async def _learn_models(self, backend: Backend) -> bool:
-        """Ask for its models where the settings list none."""
-        if backend.models or type(backend.executor).models is Executor.models:
-            return False
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                names = frozenset(plain_name(name) for name in await backend.executor.models())
-        except Exception as error:  # noqa: BLE001 - as in `ask`; what was known stays known
-            log.info("backend.models_unknown", extra={"backend": backend.name, "error": str(error) or type(error).__name__})
-            return False
-        if names == backend.known:
-            return False
-        backend.known = names
-        self._backends.changed()
-        return True
+
+async def ask(backend: Backend, limit: float) -> Health:
+    """What it says of itself, at most `limit` seconds long. Never raises."""
+    try:
+        async with asyncio.timeout(limit):
+            executor = await backend.ready()
+            return await executor.health()
+    except TimeoutError:
+        return Health(ok=False, detail=f"no answer to the health check within {limit:g} s")
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and a watch must go on
+        return Health(ok=False, detail=str(error) or type(error).__name__)
+
+
+async def learn_models(backend: Backend, limit: float) -> bool:
+    """Ask for its models where the settings list none; True if they are others than before. Never raises."""
+    if backend.models or type(backend.executor).models is Executor.models:
+        return False
+    try:
+        async with asyncio.timeout(limit):
+            names = frozenset(plain_name(name) for name in await backend.executor.models())
+    except Exception as error:  # noqa: BLE001 - as in `ask`; what was known stays known
+        log.info("backend.models_unknown", extra={"backend": backend.name, "error": str(error) or type(error).__name__})
+        return False
+    changed, backend.known = names != backend.known, names
+    return changed
 
 
 def _is_watched(backend: Backend) -> bool:

@@ -24,7 +24,7 @@ from inferq.errors import (
     WrongState,
 )
 from inferq.events import Event, type_filter
-from inferq.executor import Executor
+from inferq.executor import Executor, Health
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
 from inferq.intake import admit, checked_priority
@@ -36,10 +36,12 @@ from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
     from inferq.backend import Notice
+    from inferq.doors.backends import BackendsDoor
     from inferq.doors.batches import BatchesDoor
     from inferq.doors.schedules import SchedulesDoor
     from inferq.doors.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
+    from inferq.executors.discovery import Discovered
     from inferq.queue.keys import LocalKeys
     from inferq.queue.operations import Operations
     from inferq.queue.waiting import Explainer
@@ -104,6 +106,19 @@ class AsyncQueue(AsyncDoor):
             self._hub.close()
             await store.close()
             raise
+
+    async def discover(self) -> builtins.list[Discovered]:
+        """Look for model servers of this machine; one of a kind that nobody has configured is a backend of this process from now on."""
+        from inferq.queue.discovering import look
+
+        found = await look(self._settings)
+        made = [_backend(one.backend) for one in found if one.backend is not None and self._given is None]
+        for backend in made:
+            backend.discovered = True
+        self._places().add(made)
+        if self._engine is not None:
+            self._engine.changed()
+        return found
 
     async def start_work(self) -> None:
         """Begin to run tasks in this process, where it was opened with `work=False`. Idempotent. Raises ConfigError or PluginError."""
@@ -247,6 +262,24 @@ class AsyncQueue(AsyncDoor):
 
             self._operations = Operations(self, self._clock)
         return self._operations
+
+    @property
+    def backends(self) -> BackendsDoor:
+        """Where tasks run, and whether they may."""
+        from inferq.queue.backends import LocalBackends
+
+        return LocalBackends(self.store, self._clock, places=self._places, notices=self._explainer.notices, check=self._check)
+
+    async def _check(self, backend: Backend) -> Health:
+        if self._engine is not None:
+            return await self._engine.watch.check(backend)
+        from inferq.engine.health import ask, learn_models
+
+        health = await ask(backend, self._settings.health.timeout)
+        if health.ok:
+            await learn_models(backend, self._settings.health.timeout)
+        await backend.close()
+        return health
 
     @property
     def schedules(self) -> SchedulesDoor:

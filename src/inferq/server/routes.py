@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from inferq.server import batches, keys, live, openapi, operations, operators, page, schedules, stats, store, tasks, webhooks
+from inferq.server import backends, batches, keys, live, openapi, operations, operators, page, schedules, stats, store, tasks, webhooks
 from inferq.server.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -18,6 +18,7 @@ ROUTES: Final[list[Route]] = [
     *page.ROUTES,
     *openapi.ROUTES,
     *schedules.ROUTES,
+    *backends.ROUTES,
     *webhooks.ROUTES,
     *batches.ROUTES,
 ]

@@ -22,6 +22,7 @@ from inferq.task import AttemptRecord, Submission, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
+    from inferq.sync.backends import Backends
     from inferq.sync.batches import Batches
     from inferq.sync.keys import Keys
     from inferq.sync.operations import Operations
@@ -116,6 +117,13 @@ class Door(ABC, Generic[D]):
         from inferq.sync.batches import Batches
 
         return Batches(self, self.asynchronous.batches)
+
+    @property
+    def backends(self) -> Backends:
+        """Where tasks run, and whether they may."""
+        from inferq.sync.backends import Backends
+
+        return Backends(self, self.asynchronous.backends)
 
     @property
     def schedules(self) -> Schedules:

@@ -16,6 +16,7 @@ from inferq.sync.door import Door
 
 if TYPE_CHECKING:
     from inferq.engine import Backend
+    from inferq.executors.discovery import Discovered
 
 
 class Queue(Door[AsyncQueue]):
@@ -91,6 +92,10 @@ class Queue(Door[AsyncQueue]):
     @property
     def settings(self) -> Settings:
         return self.asynchronous.settings
+
+    def discover(self) -> list[Discovered]:
+        """Look for model servers of this machine; one of a kind that nobody has configured is a backend of this process from now on."""
+        return self.call(self.asynchronous.discover())
 
     def retry_after(self, lane: str | None = None) -> float:
         """Seconds after which a caller that was refused for want of room should come again, by measured service times."""

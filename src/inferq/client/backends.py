@@ -1,0 +1,41 @@
+"""Backends of a queue behind a server."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from inferq.backend import BackendInfo
+from inferq.client.transport import Transport, get, post
+from inferq.doors.backends import BackendsDoor, Tested
+from inferq.errors import RecordNotFound
+from inferq.wire.native import Listing
+
+
+class RemoteBackends(BackendsDoor):
+    """Each method is a request."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self) -> builtins.list[BackendInfo]:
+        return (await self._transport.ask(get("backends"), Listing[BackendInfo])).items
+
+    async def get(self, name: str) -> BackendInfo:
+        return await self._transport.ask(get("backends", _known(name)), BackendInfo)
+
+    async def test(self, name: str) -> Tested:
+        return await self._transport.ask(post("backends", _known(name), "test", again=True), Tested)
+
+    async def enable(self, name: str) -> BackendInfo:
+        return await self._transport.ask(post("backends", _known(name), "enable", again=True), BackendInfo)
+
+    async def _switch(self, name: str, state: str, reason: str) -> BackendInfo:
+        verb = "drain" if state == "draining" else "disable"
+        return await self._transport.ask(post("backends", _known(name), verb, json={"reason": reason}, again=True), BackendInfo)
+
+
+def _known(name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise RecordNotFound(f"expected the name of a backend, got {name!r}")
+    return name

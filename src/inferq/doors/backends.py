@@ -1,0 +1,91 @@
+"""Backends as a program meets them, wherever the queue is: `queue.backends`."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from abc import ABC, abstractmethod
+from typing import Any
+
+import msgspec
+
+from inferq.backend import BackendInfo
+from inferq.clock import seconds
+from inferq.errors import InvalidTask, WaitTimeout
+from inferq.handle import Duration
+
+_STEPS = (0.05, 0.1, 0.2, 0.5)
+"""Seconds between two looks at a backend that is being drained."""
+
+_LONGEST = 2000
+"""Characters of a reason."""
+
+
+class Tested(msgspec.Struct, frozen=True):
+    """What one real health check came to. `seconds` is how long the answer took, `models` what the backend lists."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    seconds: float = 0.0
+    models: tuple[str, ...] = ()
+
+
+class BackendsDoor(ABC):
+    """See where tasks run, and keep them away from there. What is ordered here is obeyed by every process on the store at once."""
+
+    @abstractmethod
+    async def list(self) -> builtins.list[BackendInfo]:
+        """Every backend that is configured here or that a worker has, by name."""
+
+    @abstractmethod
+    async def get(self, name: str) -> BackendInfo:
+        """Raises RecordNotFound."""
+
+    @abstractmethod
+    async def test(self, name: str) -> Tested:
+        """Ask it now how it is, and for its models. Raises RecordNotFound."""
+
+    @abstractmethod
+    async def enable(self, name: str) -> BackendInfo:
+        """Undo `drain` and `disable`. Idempotent. Raises RecordNotFound."""
+
+    async def disable(self, name: str, *, reason: str = "") -> BackendInfo:
+        """No more tasks for it until it is enabled again; running ones go on. Idempotent. Raises RecordNotFound."""
+        return await self._switch(name, "disabled", checked_reason(reason))
+
+    async def drain(self, name: str, *, reason: str = "", wait: bool = False, timeout: Duration | None = None) -> BackendInfo:
+        """No more tasks for it until it is enabled again; with `wait` returns when the last running one has ended.
+
+        Idempotent. Raises RecordNotFound, and WaitTimeout when that takes longer than `timeout`; it goes on draining then.
+        """
+        try:
+            limit = None if timeout is None else seconds(timeout)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InvalidTask(str(error), field="timeout") from None
+        info = await self._switch(name, "draining", checked_reason(reason))
+        if not wait:
+            return info
+        try:
+            async with asyncio.timeout(limit):
+                return await self._drained(name, info)
+        except TimeoutError:
+            raise WaitTimeout(f"backend {name} still ran tasks after {limit:g} s; it goes on draining, ask again later") from None
+
+    async def _drained(self, name: str, info: BackendInfo) -> BackendInfo:
+        looks = 0
+        while info.busy or info.state == "up":
+            await asyncio.sleep(_STEPS[min(looks, len(_STEPS) - 1)])
+            looks += 1
+            info = await self.get(name)
+        return info
+
+    @abstractmethod
+    async def _switch(self, name: str, state: str, reason: str) -> BackendInfo: ...
+
+
+def checked_reason(reason: Any) -> str:
+    """Raises InvalidTask for what is no text, or too much of it."""
+    if not isinstance(reason, str) or "\x00" in reason or len(reason) > _LONGEST:
+        raise InvalidTask(f"expected a text of at most {_LONGEST} characters, got {str(reason)[:60]!r}", field="reason")
+    return str(reason)

@@ -1,0 +1,131 @@
+"""Backends of a queue in this process: what the workers' notices and the settings say of them, and the switches in the store."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from inferq.backend import SWITCH, BackendInfo, BackendState, BackendView, Notice, Switch
+from inferq.clock import Clock
+from inferq.doors.backends import BackendsDoor, Tested
+from inferq.errors import RecordNotFound
+from inferq.executor import Executor, Health
+from inferq.store import Executed, RecordPut, Store
+
+if TYPE_CHECKING:
+    from inferq.engine import Backend, Backends
+
+_BEST: Final[tuple[BackendState, ...]] = ("up", "draining", "down", "disabled")
+"""Of several workers' words the first of these holds: where one can use it, it can be used."""
+Check = Callable[["Backend"], Awaitable[Health]]
+
+
+class LocalBackends(BackendsDoor):
+    """`check` asks one of this process's backends how it is; `notices` gives what the workers say."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        places: Callable[[], Backends],
+        notices: Callable[[], Awaitable[Iterable[Notice]]],
+        check: Check,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._places = places
+        self._notices = notices
+        self._check = check
+
+    async def list(self) -> builtins.list[BackendInfo]:
+        notices = list(await self._notices())
+        seen = {view.name for notice in notices for view in notice.backends}
+        executed = await self._store.executed()
+        switches = await self._switches()
+        found = [info for name in sorted(seen) if (info := _merged(name, notices)) is not None]
+        for backend in self._places():
+            if backend.name not in seen:
+                backend.turn(switches.get(backend.name))
+                found.append(_info(backend.view(self._clock.read(), 0.0), ()))
+        return sorted((_counted(info, executed) for info in found), key=lambda info: info.name)
+
+    async def get(self, name: str) -> BackendInfo:
+        known = await self.list()
+        for info in known:
+            if info.name == name:
+                return info
+        raise RecordNotFound(f"expected the name of a backend ({', '.join(info.name for info in known)}), got {name!r}")
+
+    async def test(self, name: str) -> Tested:
+        backend = self._places().get(name)
+        if backend is None:
+            await self.get(name)
+            raise RecordNotFound(f"expected a backend that this process has too, got {name!r}: only workers elsewhere have it")
+        began = time.monotonic()
+        health = await self._check(backend)
+        taken = time.monotonic() - began
+        models: tuple[str, ...] = ()
+        if health.ok and type(backend.executor).models is not Executor.models:
+            models = tuple(sorted(backend.models or backend.known or ()))
+        return Tested(name, health.ok, health.detail, round(taken, 4), models)
+
+    async def enable(self, name: str) -> BackendInfo:
+        info = await self.get(name)
+        await self._store.drop_record(SWITCH, name, self._clock.read())
+        return info if info.state in ("up", "down") else msgspec.structs.replace(info, state="up", reason="")
+
+    async def _switch(self, name: str, state: str, reason: str) -> BackendInfo:
+        info = await self.get(name)
+        ordered: Literal["draining", "disabled"] = "draining" if state == "draining" else "disabled"
+        now = self._clock.read()
+        before = (await self._switches()).get(name)
+        if before is None or (before.state, before.reason) != (ordered, reason):
+            body = msgspec.json.encode(Switch(ordered, reason, now.wall))
+            await self._store.put_record(RecordPut(SWITCH, name, body), now)
+        return msgspec.structs.replace(info, state=ordered, reason=reason, since=now.wall)
+
+    async def _switches(self) -> dict[str, Switch]:
+        return {record.id: msgspec.json.decode(record.body, type=Switch) for record in await self._store.records(SWITCH)}
+
+
+def _merged(name: str, notices: builtins.list[Notice]) -> BackendInfo | None:
+    told = [(notice, view) for notice in notices for view in notice.backends if view.name == name]
+    if not told:
+        return None
+    _, best = min(told, key=lambda entry: _BEST.index(entry[1].state))
+    slots = [notice.slots if view.slots is None else view.slots for notice, view in told]
+    info = _info(best, tuple(sorted(notice.worker for notice, _ in told)))
+    models = sorted({model for _, view in told for model in view.models})
+    breakers = tuple(breaker for _, view in told for breaker in view.breakers)
+    gates = tuple(gate for _, view in told for gate in view.gates)
+    return msgspec.structs.replace(info, slots=sum(slots), models=tuple(models), breakers=breakers, gates=gates)
+
+
+def _info(view: BackendView, workers: tuple[str, ...]) -> BackendInfo:
+    return BackendInfo(
+        name=view.name,
+        executor=view.executor,
+        address=view.address,
+        remote=view.remote,
+        state=view.state,
+        reason=view.reason,
+        since=view.since,
+        slots=view.slots,
+        priority=view.priority,
+        weight=view.weight,
+        serves=view.serves,
+        models=view.models,
+        breakers=view.breakers,
+        gates=view.gates,
+        workers=workers,
+    )
+
+
+def _counted(info: BackendInfo, executed: Iterable[Executed]) -> BackendInfo:
+    mine = [one for one in executed if one.backend == info.name]
+    return msgspec.structs.replace(info, busy=sum(one.running for one in mine), completed=sum(one.completed for one in mine))
