@@ -22,7 +22,7 @@ backends = LazyGroup(
         "list": Verb("inferq.cli.backends:list_", "List backends with state, slots and what they have completed."),
         "show": Verb("inferq.cli.backends:show", "Show one backend."),
         "test": Verb("inferq.cli.backends:test", "Ask backends now how they are."),
-        "drain": Verb("inferq.cli.backends:drain", "Give backends no more tasks; running ones go on."),
+        "drain": Verb("inferq.cli.backends:drain", "Give backends no more tasks, in every process."),
         "disable": Verb("inferq.cli.backends:disable", "Give backends no more tasks until they are enabled."),
         "enable": Verb("inferq.cli.backends:enable", "Undo drain and disable."),
         "discover": Verb("inferq.cli.backends:discover", "Look for model servers on this machine."),
@@ -107,7 +107,15 @@ def list_(app: App) -> None:
     app.run(main())
 
 
-@click.command(cls=Command, examples="inferq backends show gpu-1", exits=(Exit.NOT_FOUND, Exit.UNREACHABLE), fields=FIELDS)
+@click.command(
+    cls=Command,
+    examples="""
+        inferq backends show gpu-1
+        inferq backends show gpu-1 -o json
+    """,
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
+    fields=FIELDS,
+)
 @click.argument("name")
 @output_options()
 @click.pass_obj
@@ -138,9 +146,9 @@ _TESTED = ("name", "ok", "detail", "seconds", "models")
 @output_options()
 @click.pass_obj
 def test(app: App, names: tuple[str, ...]) -> None:
-    """Ask backends now how they are, without a task; all of them where none is named.
+    """Ask backends now how they are.
 
-    It costs no money. The command fails (1) when one does not work.
+    All of them where none is named. It needs no task and costs no money. The command fails (1) when one does not work.
     """
     import msgspec
 
@@ -186,9 +194,9 @@ async def _switched(app: App, names: tuple[str, ...], verb: str, **more: Any) ->
 @output_options()
 @click.pass_obj
 def drain(app: App, names: tuple[str, ...], reason: str, wait: bool, timeout: float | None) -> None:
-    """Give backends no more tasks, in every process; running ones go on.
+    """Give backends no more tasks, in every process.
 
-    `inferq backends enable` undoes it.
+    Running ones go on. `inferq backends enable` undoes it.
     """
     app.resume = "they go on draining; `inferq backends list` shows how far they are"
     app.run(_switched(app, names, "drain", reason=reason, wait=wait, timeout=timeout))
@@ -197,18 +205,35 @@ def drain(app: App, names: tuple[str, ...], reason: str, wait: bool, timeout: fl
 
 
 @click.command(
-    cls=Command, examples="inferq backends disable openai --reason budget", exits=(Exit.NOT_FOUND, Exit.UNREACHABLE), fields=FIELDS
+    cls=Command,
+    examples="""
+        inferq backends disable openai --reason budget
+        inferq backends disable gpu-1 gpu-2
+    """,
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
+    fields=FIELDS,
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--reason", default="", help="Shown to who asks why tasks wait.")
 @output_options()
 @click.pass_obj
 def disable(app: App, names: tuple[str, ...], reason: str) -> None:
-    """Give backends no more tasks until they are enabled, in every process, after restarts too."""
+    """Give backends no more tasks until they are enabled.
+
+    In every process, and after restarts too.
+    """
     app.run(_switched(app, names, "disable", reason=reason))
 
 
-@click.command(cls=Command, examples="inferq backends enable gpu-2", exits=(Exit.NOT_FOUND, Exit.UNREACHABLE), fields=FIELDS)
+@click.command(
+    cls=Command,
+    examples="""
+        inferq backends enable gpu-2
+        inferq backends enable gpu-1 openai
+    """,
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
+    fields=FIELDS,
+)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @output_options()
 @click.pass_obj
@@ -220,13 +245,21 @@ def enable(app: App, names: tuple[str, ...]) -> None:
 _FOUND = ("title", "address", "found", "used", "models", "note")
 
 
-@click.command(cls=Command, examples="inferq backends discover", fields=_FOUND)
+@click.command(
+    cls=Command,
+    examples="""
+        inferq backends discover
+        inferq backends discover -o json
+    """,
+    fields=_FOUND,
+)
 @output_options()
 @click.pass_obj
 def discover(app: App) -> None:
-    """Look for model servers on this machine: an Ollama, a llama.cpp server, a vLLM, where each usually listens.
+    """Look for model servers on this machine.
 
-    `inferq serve` and `inferq work` do the same when they start, and use what they find where no backend of that kind is configured.
+    An Ollama, a llama.cpp server and a vLLM, where each usually listens. `inferq serve` and `inferq work` do the same when
+    they start, and use what they find where no backend of that kind is configured.
     """
 
     async def main() -> None:

@@ -77,7 +77,7 @@ def _check_extra() -> None:
 async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
     from inferq.cli import tasklog
     from inferq.cli.reload import on_hangup
-    from inferq.cli.work import discovered
+    from inferq.cli.work import discovered, tell_discovered
     from inferq.server import create_app
     from inferq.server.serving import Server, bound, check_public, run_until_stopped
 
@@ -90,12 +90,17 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
             if not quiet:
                 # Before the first task can end.
                 tasklog.follow(queue.store)
+            found = await discovered(queue) if work else []
             if work:
-                await discovered(queue)
                 await queue.start_work()
             server = Server(create_app(queue))
+
+            def ready() -> None:
+                _greet(server, queue, settings, work=work, browse=browse)
+                tell_discovered(found)
+
             with on_hangup(app, queue):
-                await run_until_stopped(server, queue, listening, ready=lambda: _greet(server, queue, settings, work=work, browse=browse))
+                await run_until_stopped(server, queue, listening, ready=ready)
         finally:
             listening.close()
     log.info("stopped", extra={"event": "server.stopped"})

@@ -13,9 +13,11 @@ from inferq.cli.groups import Command
 from inferq.cli.params import DURATION
 
 if TYPE_CHECKING:
+    from inferq.executors.discovery import Discovered
     from inferq.queue import AsyncQueue
 
 log: Final = logging.getLogger("inferq.worker")
+places: Final = logging.getLogger("inferq.backends")
 
 
 @click.command(
@@ -55,26 +57,30 @@ async def _work(app: App, *, quiet: bool) -> None:
         about = {"event": "worker.started", "store": app.store_url, "slots": settings.worker.slots, "backends": backends}
         text = "working on %s with %s slots; backends: %s; Ctrl-C stops, SIGHUP reloads the configuration"
         log.info(text, app.store_url, settings.worker.slots, ", ".join(backends), extra=about)
+        tell_discovered(found)
 
     async with app.store() as queue:
         app.works = True
         if not quiet:
             # Before the first task can end.
             tasklog.follow(queue.store)
-        await discovered(queue)
+        found = await discovered(queue)
         await queue.start_work()
         with on_hangup(app, queue):
             await queue.run_until_stopped(ready=ready)
     log.info("stopped", extra={"event": "worker.stopped"})
 
 
-async def discovered(queue: AsyncQueue) -> None:
-    """Look for model servers of this machine, and say what was found and what was not."""
-    if not queue.settings.worker.discover:
-        return
-    for one in await queue.discover():
+async def discovered(queue: AsyncQueue) -> list[Discovered]:
+    """What model servers of this machine there are to use, unless the settings say not to look."""
+    return await queue.discover() if queue.settings.worker.discover else []
+
+
+def tell_discovered(found: list[Discovered]) -> None:
+    """Say what was found and what was not, and why."""
+    for one in found:
         about = {"event": "backend.discovered", "server": one.title, "address": one.address, "found": one.found, "models": list(one.models)}
         if one.found:
-            log.info("found %s at %s (%s models): %s", one.title, one.address, len(one.models), one.note, extra=about)
+            places.info("found %s at %s (%s models): %s", one.title, one.address, len(one.models), one.note, extra=about)
         else:
-            log.info("no %s at %s: %s", one.title, one.address, one.note, extra=about)
+            places.info("no %s at %s: %s", one.title, one.address, one.note, extra=about)
