@@ -1,4 +1,4 @@
-"""`python -m inferq.demo`: real prompts through the durable queue to a real small model, with the worker killed half-way.
+"""`python -m inferq.demo`: real prompts over HTTP to a server with a real small model, and the server killed half-way.
 
 It ends with a table of what happened and exits 0 only if nothing was lost and nothing done twice.
 """
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,11 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from inferq.config import BackendSettings, Settings, StoreSettings, WorkerSettings
-from inferq.errors import InferqError, TaskError
+from inferq.client import AsyncClient
+from inferq.errors import InferqError, TaskError, TransportError
 from inferq.events import Event, TaskCompleted, TaskStarted
 from inferq.handle import AsyncHandle
-from inferq.queue import AsyncQueue
 from inferq.task import PRIORITIES, Submission, Task, TaskResult, priority_name
 
 MODEL: Final = "smollm2"
@@ -35,22 +35,32 @@ QUESTIONS: Final = (
 )
 LIMIT: Final = 100.0
 """Seconds after which the demo gives up."""
+SETTINGS: Final = """\
+[store]
+url = "sqlite:///demo.db"
+
+[worker]
+slots = 3
+rescue_interval = "500ms"
+
+[backends.llamacpp]
+executor = "llamacpp"
+slots = 2
+settings.slots = 2
+
+[backends.script]
+executor = "script"
+over_http = true
+settings = { working_dir = ".", allow_scripts = ["scripts"] }
+
+[log]
+file = "server.log"
+"""
 
 
 def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def settings(path: Path) -> Settings:
-    return Settings(
-        store=StoreSettings(url=f"sqlite:///{path}"),
-        worker=WorkerSettings(slots=3, rescue_interval=0.5),
-        backends=(
-            BackendSettings("llamacpp", "llamacpp", slots=2, settings={"slots": 2}),
-            BackendSettings("script", "script", settings={"working_dir": str(path.parent)}),
-        ),
-    )
 
 
 def work_to_do() -> list[Submission]:
@@ -66,20 +76,62 @@ def work_to_do() -> list[Submission]:
             messages = [{"role": "user", "content": question}]
             tasks.append(Submission("llamacpp", "chat", payload={"messages": messages}, **common))
     tasks.append(Submission("llamacpp", "embed", model=MODEL, payload={"input": list(QUESTIONS[:3])}, priority=PRIORITIES["low"]))
-    script = [sys.executable, "-c", "print(sum(range(1_000_001)), 'is the sum of 0 to 1,000,000')"]
-    tasks.append(Submission("script", "execute", payload={"argv": script}, priority=PRIORITIES["high"], stream=True))
+    tasks.append(Submission("script", "execute", payload={"script": "scripts/sum.py"}, priority=PRIORITIES["high"], stream=True))
     return tasks
 
 
-def start_worker(path: Path) -> subprocess.Popen[bytes]:
-    """A worker in a process of its own, to be killed."""
-    command = [sys.executable, "-m", "inferq.demo", "--work", str(path)]
-    return subprocess.Popen(command, start_new_session=True)  # noqa: S603 - this program itself
+class Server:
+    """`inferq serve` in a process of its own, to be killed and started again on the same port."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "inferq.toml").write_text(SETTINGS, encoding="utf-8")
+        (folder / "scripts").mkdir()
+        (folder / "scripts" / "sum.py").write_text("print(sum(range(1_000_001)), 'is the sum of 0 to 1,000,000')\n", encoding="utf-8")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
 
-async def be_worker(path: Path) -> None:
-    async with AsyncQueue(settings=settings(path)) as queue:
-        await queue.run_until_stopped()
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> int:
+        """Its process id."""
+        command = [sys.executable, "-m", "inferq", "--config", "inferq.toml", "serve", "--port", str(self.port)]
+        with (self.folder / "server.err").open("ab") as errors:
+            self.process = subprocess.Popen(  # noqa: S603 - this program itself
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=errors, start_new_session=True
+            )
+        return self.process.pid
+
+    async def ready(self, queue: AsyncClient) -> None:
+        """Until it answers. Raises RuntimeError with its last words when it does not come up."""
+        until = time.monotonic() + LIMIT
+        while True:
+            try:
+                await queue.stats()
+            except TransportError:
+                if self.process is None or self.process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"the server did not come up: {self._last_words()}") from None
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    def _last_words(self) -> str:
+        lines = (self.folder / "server.err").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    async def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(self.process.wait)
+
+    async def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(self.process.wait, 60)
 
 
 async def stream_one(handle: AsyncHandle) -> None:
@@ -89,36 +141,41 @@ async def stream_one(handle: AsyncHandle) -> None:
             sys.stdout.write(logged.chunk.text)
             sys.stdout.flush()
         elif logged.chunk.kind == "reset":
-            sys.stdout.write("\n[the worker vanished; a new attempt begins]\n")
+            sys.stdout.write("\n[the server vanished; a new attempt begins]\n")
     say()
 
 
 async def run(folder: Path) -> bool:
-    path = folder / "demo.db"
     began = time.monotonic()
-    worker: subprocess.Popen[bytes] | None = None
-    async with AsyncQueue(settings=settings(path), work=False) as queue:
-        handles = await queue.submit_many(work_to_do())
-        say(f"{len(handles)} tasks are on disk in {path}")
+    server = Server(folder)
+    async with AsyncClient(server.url, retries=0) as queue:
         try:
-            worker = start_worker(path)
-            say(f"Worker {worker.pid} begins.")
+            say(f"`inferq serve` begins as process {server.start()}; its page is {server.url}/")
+            await server.ready(queue)
+        except BaseException:
+            await server.kill()
+            raise
+    # A patient client: its waits outlive the server.
+    async with AsyncClient(server.url) as queue:
+        try:
+            handles = await queue.submit_many(work_to_do())
+            say(f"{len(handles)} tasks were submitted over HTTP; they are on disk in {folder / 'demo.db'}")
             await stream_one(handles[3])
-            await kill_half_way(queue, worker, len(handles))
-            worker = start_worker(path)
-            say(f"Worker {worker.pid} begins; it takes back what the dead one held.")
-            async with asyncio.timeout(LIMIT):
-                await asyncio.gather(*(handle.wait() for handle in handles))
+            async with asyncio.timeout(2 * LIMIT), asyncio.TaskGroup() as waits:
+                for handle in handles:
+                    waits.create_task(handle.wait())
+                await kill_half_way(queue, server, len(handles))
+                say(f"Process {server.start()} begins on the same port and takes back what the dead one held; the client waits on.")
+            good = await report(queue, handles)
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
         finally:
-            if worker is not None and worker.poll() is None:
-                worker.send_signal(signal.SIGTERM)
-                await asyncio.to_thread(worker.wait, 30)
-        good = await report(queue, handles)
+            await server.stop()
     say(f"\n{time.monotonic() - began:.0f} s in all.")
     return good
 
 
-async def kill_half_way(queue: AsyncQueue, worker: subprocess.Popen[bytes], total: int) -> None:
+async def kill_half_way(queue: AsyncClient, server: Server, total: int) -> None:
     """SIGKILL once half of the tasks are done and one is running right now."""
     done, running = 0, set()
     async with asyncio.timeout(LIMIT):
@@ -130,16 +187,15 @@ async def kill_half_way(queue: AsyncQueue, worker: subprocess.Popen[bytes], tota
                 done += 1
             if done >= total // 2 and running:
                 break
-    os.killpg(worker.pid, signal.SIGKILL)
-    await asyncio.to_thread(worker.wait)
-    say(f"\nWorker {worker.pid} was killed with SIGKILL: {done} tasks done, {len(running)} in the middle.")
+    await server.kill()
+    say(f"\nThe server was killed with SIGKILL: {done} tasks done, {len(running)} in the middle.")
 
 
-async def report(queue: AsyncQueue, handles: Sequence[AsyncHandle]) -> bool:
+async def report(queue: AsyncClient, handles: Sequence[AsyncHandle]) -> bool:
     """The table, and the verdict from the event log: every task completed, none of them twice."""
     ends: dict[str, int] = {}
     event: Event
-    last = await queue.store.last_event()
+    last = (await queue.store_stats()).last_event
     async for event in queue.events(after=0):
         if isinstance(event, TaskCompleted):
             ends[event.task_id] = ends.get(event.task_id, 0) + 1
@@ -157,7 +213,7 @@ async def report(queue: AsyncQueue, handles: Sequence[AsyncHandle]) -> bool:
     twice = sum(count - 1 for count in ends.values() if count > 1)
     lost += sum(1 for handle in handles if ends.get(handle.id, 0) == 0)
     again = [handle for handle in handles if (await handle.refresh()).attempt > 1]
-    say(f"\n{len(again)} attempts were cut off by the kill and made again by the second worker.")
+    say(f"\n{len(again)} attempts were cut off by the kill and made again by the second process.")
     say(f"lost {lost}, done twice {twice}")
     return lost == 0 and twice == 0 and len(again) > 0
 
@@ -175,18 +231,14 @@ def line(task: Task, result: TaskResult) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inferq.demo", description=__doc__)
-    parser.add_argument("--work", metavar="FILE", help="be the worker of this store until a signal (used by the demo itself)")
-    asked = parser.parse_args(arguments)
-    if asked.work:
-        asyncio.run(be_worker(Path(asked.work)))
-        return 0
+    parser.parse_args(arguments)
     try:
         from inferq.executors.llamacpp import pull
 
         say(f"The model: {pull(MODEL, say)}")
         with tempfile.TemporaryDirectory(prefix="inferq-demo-") as folder:
             return 0 if asyncio.run(run(Path(folder))) else 1
-    except (InferqError, TimeoutError) as error:
+    except (InferqError, TimeoutError, RuntimeError) as error:
         sys.stderr.write(f"the demo failed: {str(error) or 'not done in time'}\n")
         return 1
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,12 +87,54 @@ def test_the_five_line_program_runs(tmp_path: Path, ollama: str) -> None:
 
 
 def test_the_asyncio_program_runs(tmp_path: Path) -> None:
-    (program,) = blocks("python")[1:]
+    (program,) = (block for block in blocks("python") if "asyncio" in block)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("Write a haiku about queues")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """The address of the README's server, on a port that is free here."""
+    (command,) = (block.partition("#")[0].split() for block in blocks("sh") if block.startswith("inferq serve"))
+    env = environment(tmp_path, INFERQ_SERVER__PORT="0", INFERQ_LOG__FORMAT="json")
+    server = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    for line in server.stderr:
+        if (told := json.loads(line)).get("event") == "server.started":
+            yield told["url"]
+            break
+    server.send_signal(signal.SIGTERM)
+    rest = server.stderr.read()
+    server.stderr.close()
+    assert server.wait(60) == 0, rest
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_each_line_for_the_server_runs(tmp_path: Path, served: str) -> None:
+    (script,) = (block for block in blocks("sh") if "curl" in block)
+    said: list[str] = []
+    for line in re.split(r"\n(?=\S)", script.strip().replace("http://127.0.0.1:7125", served)):
+        ran = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+        assert (ran.returncode, ran.stderr) == (0, ""), (line, ran.stderr)
+        said.append(ran.stdout)
+    made, found, status, listed, answered = said
+    task_id = json.loads(made)["id"]
+    assert [task["id"] for task in json.loads(found)["items"]] == [task_id]
+    assert json.loads(status)["total"] == 1
+    assert task_id in listed
+    assert "Hello again" in answered
+
+
+def test_the_program_for_the_server_runs(tmp_path: Path, served: str) -> None:
+    (program,) = (block for block in blocks("python") if "7125" in block)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program.replace("http://127.0.0.1:7125", served)],
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (0, "Write a haiku about queues"), ran.stderr
 
 
 @pytest.mark.e2e

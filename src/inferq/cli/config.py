@@ -135,8 +135,8 @@ def validate(app: App, file: str | None) -> None:
 
 
 def _problems(app: App, file: str | None) -> tuple[list[str], list[str]]:
+    from inferq.engine import Backend
     from inferq.errors import ConfigError
-    from inferq.executors import load
 
     if file is not None:
         app.config = file
@@ -147,7 +147,7 @@ def _problems(app: App, file: str | None) -> tuple[list[str], list[str]]:
     problems: list[str] = []
     for backend in loaded.settings.backends:
         try:
-            load(backend.executor)(backend.name, backend.opened())
+            Backend.from_settings(backend)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and the other backends are checked all the same
             problems.append(f"{loaded.sources[f'backends.{backend.name}.executor']}: backends.{backend.name}: {error}")
     for note in loaded.notes:
