@@ -137,10 +137,18 @@ class Server(uvicorn.Server):
         )
         self.app = app
         self.listening = asyncio.Event()
+        self._ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own looks ten times a second whether it should end; this one is told."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._ending.wait()
 
     @property
     def port(self) -> int:
@@ -167,6 +175,7 @@ class Server(uvicorn.Server):
         self.app.draining = True
         self.app.stopping.set()
         self.should_exit = True
+        self._ending.set()
 
 
 async def check_public(queue: AsyncQueue) -> None:
