@@ -1,0 +1,205 @@
+"""Health, metrics, the page, and the application mounted into another one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from inferq import AsyncQueue, Settings
+from inferq.metrics import MOST_NAMES, Metrics, Names
+from inferq.server import create_app
+from inferq.server.openapi import openapi
+from inferq.server.routes import ROUTES
+from inferq.testing import EchoExecutor, wait_until
+
+Chat = Callable[..., dict[str, Any]]
+
+
+async def samples(site: Any) -> dict[str, float]:
+    text = (await site.get("/metrics")).decode()
+    return {
+        f"{sample.name}{{{','.join(f'{name}={value}' for name, value in sorted(sample.labels.items()))}}}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_a_server_is_alive_and_ready_until_it_is_about_to_stop(site: Any) -> None:
+    assert await site.get("/livez") == {"status": "ok"}
+    assert (await site.get("/readyz?verbose=1"))["checks"] == {"store": "ok", "stopping": "ok"}
+
+    site.app.draining = True
+
+    status, body, _ = await site.ask("GET", "/readyz")
+    assert (status, body["status"]) == (503, "not ready")
+    assert await site.get("/livez") == {"status": "ok"}
+    assert (await site.ask("GET", "/healthz"))[0] == 503
+
+
+async def test_a_closed_store_is_not_ready_and_says_so_without_paths(site: Any, tmp_path: Path) -> None:
+    await site.queue.close()
+
+    status, body, _ = await site.ask("GET", "/readyz")
+
+    assert (status, body["checks"]["store"]) == (503, "the store cannot be used: store_closed")
+    assert (await site.ask("GET", "/api/stats"))[0] == 503
+
+
+async def test_metrics_count_what_happened(site: Any, chat: Chat) -> None:
+    await site.get("/api/stats")
+    for _ in range(3):
+        made = await site.post("/api/tasks", chat())
+        await site.queue.wait(made["id"])
+    await wait_until(lambda: site.app.metrics.finished.values.get(("echo", "m", "completed")) == 3)
+
+    found = await samples(site)
+
+    assert found["inferq_tasks_submitted_total{executor=echo,model=m}"] == 3
+    assert found["inferq_tasks_finished_total{executor=echo,model=m,outcome=completed}"] == 3
+    assert found["inferq_task_run_seconds_count{executor=echo,model=m}"] == 3
+    assert found["inferq_tasks{state=completed}"] == 3
+    assert found["inferq_http_requests_total{method=POST,route=/api/tasks,status=201}"] == 3
+    assert found["process_open_fds{}"] > 0
+
+
+async def test_no_label_holds_an_id_and_names_are_bounded(site: Any, chat: Chat) -> None:
+    made = await site.post("/api/tasks", chat())
+    await site.ask("GET", f"/api/tasks/{made['id']}")
+    await site.ask("GET", "/no/such/path")
+    names = Names()
+    metrics = Metrics()
+    for number in range(10_000):
+        metrics.request("GET", "/x", 200 + number % 5, 0.1)
+
+    assert made["id"] not in (await site.get("/metrics")).decode()
+    assert {names.of(f"model-{number}") for number in range(10_000)} == {f"model-{number}" for number in range(MOST_NAMES)} | {"other"}
+
+
+async def test_the_oldest_waiting_task_is_shown(open_site: Any, chat: Chat) -> None:
+    site = await open_site(work=False)
+    await site.post("/api/tasks", chat())
+
+    async def shows() -> bool:
+        return (await samples(site))["inferq_oldest_waiting_seconds{}"] > 0
+
+    await wait_until(shows)
+
+
+@pytest.mark.e2e
+async def test_promtool_accepts_the_metrics(site: Any, chat: Chat) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        if os.environ.get("INFERQ_E2E") == "required":
+            pytest.fail("promtool is required (Debian: prometheus)")
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    made = await site.post("/api/tasks", chat())
+    await site.queue.wait(made["id"])
+    text = await site.get("/metrics")
+
+    child = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await child.communicate(text)
+
+    assert (child.returncode, said) == (0, b"")
+
+
+async def test_the_page_shows_counts_and_addresses_loads_nothing_and_escapes(site: Any, chat: Chat) -> None:
+    page = (await site.get("/")).decode()
+    _, _, headers = await site.ask("GET", "/", headers={"Host": "127.0.0.1"})
+
+    assert f'connect("{site.url}")'.replace('"', "&quot;") in page or f'connect("{site.url}")' in page
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "<script" not in page
+    assert 'src="http' not in page
+
+
+async def test_status_and_stats_have_the_forerunners_fields(site: Any, chat: Chat) -> None:
+    made = await site.post("/api/tasks", chat())
+    await site.queue.wait(made["id"])
+    theirs = {
+        *("pending_tasks", "running_tasks", "completed_tasks", "failed_tasks", "cancelled_tasks", "total_tasks"),
+        *("queues_by_priority", "workers_active", "workers_idle"),
+    }
+
+    for path in ("/api/status", "/api/stats"):
+        numbers = await site.get(path)
+        assert theirs <= set(numbers)
+        assert (numbers["completed_tasks"], numbers["total_tasks"], numbers["workers_idle"]) == (1, 1, 4)
+
+
+async def test_executors_are_shown_with_their_actions(site: Any) -> None:
+    (echo,) = (await site.get("/api/executors"))["items"]
+
+    assert echo == await site.get("/api/executors/echo")
+    assert "chat" in echo["actions"]
+    assert echo["backends"] == ["echo"]
+    assert (await site.ask("GET", "/api/executors/nobody"))[0] in (400, 404)
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Any ASGI application on a real port, under plain uvicorn with its lifespan."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on", ws="websockets-sansio"))
+    task = asyncio.create_task(server._serve())
+    await wait_until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat) -> None:
+    queue = AsyncQueue(f"sqlite:///{tmp_path / 'q.db'}", backends=[EchoExecutor("echo")], settings=Settings())
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        async with queue:
+            yield
+
+    outer = Starlette(routes=[Mount("/work/inferq", create_app(queue))], lifespan=lifespan)
+    async with serving(outer) as url, aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/work/inferq/api/tasks", json=chat()) as answer:
+            assert answer.status == 201
+            place = answer.headers["location"]
+        async with session.get(f"{url}{place}/result?wait=10") as answer:
+            assert answer.status == 200
+        async with session.get(f"{url}{place}/stream") as answer:
+            assert b'"end"' in await answer.read()
+        async with session.get(f"{url}/work/inferq/openapi.json") as answer:
+            assert (await answer.json())["servers"] == [{"url": "/work/inferq"}]
+        async with session.get(f"{url}/work/inferq/") as answer:
+            assert f"{url}/work/inferq" in await answer.text()
+        async with session.ws_connect(f"{url}/work/inferq/ws") as ws:
+            assert (await ws.receive_json())["op"] == "hello"
+
+
+async def test_its_lifespan_opens_and_closes_a_queue_that_is_not_open(tmp_path: Path) -> None:
+    queue = AsyncQueue(f"sqlite:///{tmp_path / 'q.db'}", backends=[EchoExecutor("echo")], settings=Settings())
+    async with serving(create_app(queue)) as url, aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+        assert answer.status == 200
+        assert queue.store.instance
+    with pytest.raises(Exception, match="expected an open queue"):
+        _ = queue.store
+
+
+def test_the_document_names_every_route_once() -> None:
+    document = openapi(ROUTES)
+    ids = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+
+    assert len(ids) == len(set(ids)) == len(ROUTES)
+    assert all(operation["summary"] for path in document["paths"].values() for operation in path.values())
+    assert document["openapi"] == "3.1.0"
