@@ -6,9 +6,10 @@ store's durability, when it returns. Whoever holds a `Claim` and lost it is refu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -95,6 +96,14 @@ def page_size(limit: int | None, query: Query) -> int:
     return wanted
 
 
+def checked_cursor(after: Cursor | None) -> Cursor | None:
+    """The `after` of a page as it was. Raises InvalidTask for what no page gave."""
+    if after is None or type(after) is int or (type(after) is str and _CURSOR.fullmatch(after)):
+        return after
+    raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
+
+
+_CURSOR: Final = re.compile(r"-?[0-9]{1,19}(?:\.-?[0-9]{1,19})?")
 Cursor = int | str
 """Where a listing goes on: the sequence number of the last task in the order of arrival, a text in other orders. Pass it back as it is."""
 

@@ -53,7 +53,7 @@ async def test_pages_go_on_by_their_next_in_every_order(site: Any) -> None:
         ("q=stat:failed", "did you mean state?"),
         ("q=state:failed%20tokens:many", "character 21 of the filter"),
         ("q=sort:finished", "state:ended"),
-        ("after=nonsense", "cursor"),
+        ("after=nonsense", "`next` of a page"),
         ("priority=urgent", "critical"),
     ],
 )

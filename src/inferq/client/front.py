@@ -19,7 +19,7 @@ from inferq.door import QueueStats, checked_ids, checked_text
 from inferq.errors import InferqError, InvalidTask, StoreClosed
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import checked, checked_priority
-from inferq.store import Cursor, Page, StoreStats, Where, page_size, query_of
+from inferq.store import Cursor, Page, StoreStats, Where, checked_cursor, page_size, query_of
 from inferq.task import AttemptRecord, Submission, Task, new_id
 from inferq.waiting import Waiting
 from inferq.wire.native import (
@@ -175,9 +175,7 @@ class AsyncClient(Watching):
         """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None."""
         said = query_of(where)
         wanted = page_size(limit, said)
-        if after is not None and type(after) not in (int, str):
-            raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
-        query: Query = {"q": str(said) or None, "limit": min(wanted, _LARGEST_PAGE), "after": after}
+        query: Query = {"q": str(said) or None, "limit": min(wanted, _LARGEST_PAGE), "after": checked_cursor(after)}
         page = await self.transport.ask(get("tasks", query=query), Listing[TaskView])
         return Page([view.task() for view in page.items], int(page.next) if page.next is not None and page.next.isdecimal() else page.next)
 

@@ -29,7 +29,7 @@ from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
 from inferq.intake import admit, checked_priority
 from inferq.query import search
-from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, page_size, query_of
+from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, checked_cursor, page_size, query_of
 from inferq.stores import open_store
 from inferq.task import AttemptRecord, NewTask, Submission, Task, TaskResult
 from inferq.waiting import Waiting
@@ -348,9 +348,7 @@ class AsyncQueue(AsyncDoor):
         """One page, newest first unless the filter says otherwise; pass the page's `after` to go on."""
         query = query_of(where)
         wanted = page_size(limit, query)
-        if after is not None and type(after) not in (int, str):
-            raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
-        return await self.store.find(search(query, self._clock.read().wall), after=after, limit=wanted)
+        return await self.store.find(search(query, self._clock.read().wall), after=checked_cursor(after), limit=wanted)
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""

@@ -20,7 +20,7 @@ _LATEST: Final = 200
 
 
 class WaitQuery(msgspec.Struct, forbid_unknown_fields=True):
-    wait: Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end before answering.")] = 0.0
+    wait: Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end, within `server.max_wait`.")] = 0.0
 
 
 class OperationsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -75,7 +75,8 @@ async def show(call: Call) -> Reply:
     found = await _operation(call)
     if call.query.wait and not found.is_over:
         try:
-            found = await call.until_gone(call.queue.operations.wait(found.id, call.query.wait))
+            limit = min(call.query.wait, call.app.settings.max_wait)
+            found = await call.until_gone(call.queue.operations.wait(found.id, limit))
         except WaitTimeout:
             found = await _operation(call)
     return Reply(found)

@@ -30,7 +30,7 @@ from inferq.intake import STREAMED_ACTIONS
 from inferq.query import Query, parse
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
-from inferq.store import Filter
+from inferq.store import Cursor, Filter, checked_cursor
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id, priority_number
 from inferq.waiting import Waiting
 from inferq.wire import native
@@ -144,7 +144,7 @@ async def list_(call: Call) -> Reply:
     query: ListQuery = call.query
     where = _where(query, call.principal.tenant)
     limit = min(1000, where.limit or 50) if query.limit is None else query.limit
-    page = await call.queue.list(where, limit=limit, after=query.after)
+    page = await call.queue.list(where, limit=limit, after=_cursor(query.after))
     items = [task_view(task, payload=query.payload) for task in page.tasks]
     return Reply(Listing(items, None if page.after is None else str(page.after)))
 
@@ -162,6 +162,13 @@ def _where(query: ListQuery, tenant: str | None) -> Query:
         tag=query.tag,
     )
     return Query((*said.terms, *given.query().terms), said.sort, said.limit)
+
+
+def _cursor(after: str | None) -> Cursor | None:
+    try:
+        return checked_cursor(after)
+    except InvalidTask:
+        raise InvalidRequest("expected the `next` of a page", parameter="after") from None
 
 
 def _priority(text: str) -> int:
