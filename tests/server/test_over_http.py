@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ async def test_scripts_and_requests_are_refused_on_every_way_in(serve: Any, body
         status, detail = await refused(site, given, path)
         assert status == 403
         assert "docs/security.md" in detail
+    for path in ("/api/batches/import", f"/api/batches/{(await site.post('/api/batches', {}))['id']}/tasks"):
+        how: dict[str, Any] = {"data": json.dumps(body).encode() + b"\n", "headers": {"content-type": "application/x-ndjson"}}
+        status, problem, _ = await site.ask("POST", path, **how)
+        assert 400 <= status < 500, problem
+        assert "docs/security.md" in str(problem)
     assert (await site.queue.stats()).total == 0
     # Who has the store may do so: it is about what comes over HTTP.
     await site.queue.submit("script", "execute", payload={"argv": ["echo", "hi"]})

@@ -43,14 +43,17 @@ async def make_theirs(site: Any) -> dict[str, str]:
         )
         ids[name] = handle.id
     await queue.cancel(ids["failed"])
-    return ids
+    batch = await queue.batches.create_for("alphas-batch", {"note": PRIVATE}, tenant=OURS)
+    template = {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": MESSAGES}, "tenant": OURS}
+    schedule = await queue.schedules.put("alphas-nightly", "0 3 * * *", task=template)
+    return ids | {"batch": batch.id, "batch name": "alphas-batch", "schedule": "alphas-nightly", "schedule id": schedule.id}
 
 
 @pytest.mark.parametrize("role", ["read", "submit", "operator"])
 async def test_nothing_of_another_tenant_shows_or_changes_on_any_route(open_site: Any, role: str) -> None:
     site = await open_site(work=False, heartbeat=0.05)
     ids = await make_theirs(site)
-    before = [await site.queue.get(id) for id in ids.values()]
+    before = await as_it_is(site, ids)
     key = await site.queue.keys.create("b", role=role, tenant=THEIRS)
     paused = await site.queue.paused()
     for route in site.app.table.routes:
@@ -65,8 +68,13 @@ async def test_nothing_of_another_tenant_shows_or_changes_on_any_route(open_site
             if "{id}" in route.path and route.path.startswith("/api/tasks/"):
                 unknown = await asked(site, route, id[:-4] + "0000", key.secret)
                 assert status == unknown[0], (route, text)
-    assert [await site.queue.get(id) for id in ids.values()] == before
+    assert await as_it_is(site, ids) == before
     assert await site.queue.paused() == paused
+
+
+async def as_it_is(site: Any, ids: dict[str, str]) -> list[Any]:
+    tasks = [await site.queue.get(ids[name]) for name in ("waiting", "failed")]
+    return [*tasks, await site.queue.batches.get(ids["batch"]), await site.queue.schedules.get("alphas-nightly")]
 
 
 async def asked(site: Any, route: Any, id: str, secret: str) -> tuple[int, str]:
@@ -110,4 +118,4 @@ async def test_a_list_shows_only_ones_own_and_the_admin_sees_all(open_site: Any)
         return {task["id"] for task in page["items"]}
 
     assert await listed(key.secret) == {mine.id}
-    assert await listed(boss.secret) == {mine.id, *ids.values()}
+    assert await listed(boss.secret) == {mine.id, ids["waiting"], ids["failed"]}

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import authorise, check_priority, sees
+from inferq.access import check_priority, sees
 from inferq.batch import Batch, BatchFailures, BatchItem, Form
 from inferq.doors.batches import LoadOptions
 from inferq.errors import (
@@ -84,7 +84,7 @@ async def _batch(call: Call) -> Batch:
 
 
 def _allow(call: Call) -> Callable[[Submission], Submission]:
-    return lambda submission: authorise(call.principal, submission)
+    return call.authorise
 
 
 @route("GET", "/api/batches", role="read", query=ListQuery, returns={200: Listing[BatchView]})
