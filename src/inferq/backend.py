@@ -50,6 +50,8 @@ class BackendView(msgspec.Struct, frozen=True, kw_only=True):
     state: BackendState = "up"
     reason: str = ""
     since: int = 0
+    enabled: bool = True
+    """Whether its settings let it run tasks; a switch is another thing."""
     slots: int | None = None
     busy: int = 0
     priority: int = 0
@@ -95,3 +97,5 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateView, ...] = ()
     workers: tuple[str, ...] = ()
     """Instances that have it; empty: it is configured here, but nobody works with it now."""
+    unaware: tuple[str, ...] = ()
+    """Those of them that have not yet heard of the last switch; for some milliseconds."""

@@ -40,7 +40,7 @@ backends = LazyGroup(
 
 FIELDS = (
     "name", "executor", "address", "remote", "state", "reason", "since", "slots", "busy", "completed", "priority", "weight", "serves",
-    "models", "breakers", "gates", "workers",
+    "models", "breakers", "gates", "workers", "unaware",
 )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class BackendsDoor(ABC):
 
     async def _drained(self, name: str, info: BackendInfo) -> BackendInfo:
         looks = 0
-        while info.busy or info.state == "up":
+        while info.busy or info.unaware:
             await asyncio.sleep(_STEPS[min(looks, len(_STEPS) - 1)])
             looks += 1
             info = await self.get(name)

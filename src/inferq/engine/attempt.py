@@ -189,6 +189,8 @@ class Attempt:
 
     async def _perform(self) -> Answer:
         executor = await self.backend.ready()
+        if self.backend.kind != self.claim.task.spec.executor:
+            executor = self.backend.speaking(self.claim.task.spec.executor)
         call = self._call()
         kind = type(executor)
         if kind.preprocess is not Executor.preprocess:

@@ -87,6 +87,7 @@ class Backend:
         self.policy = BreakerPolicy()
         self.settings: BackendSettings | None = None
         """What it was made from, where that was a configuration."""
+        self._bridges: dict[str, Executor] = {}
         self._idle = asyncio.Event()
         self._gate = asyncio.Lock()
         self._opened = False
@@ -255,6 +256,17 @@ class Backend:
 
     # its executor ----------------------------------------------------------------------------------------------------
 
+    def speaking(self, kind: str) -> Executor:
+        """Its executor for tasks of executor `kind`: with a bridge to its dialect where they are not its own."""
+        if kind == self.kind:
+            return self.executor
+        found = self._bridges.get(kind)
+        if found is None:
+            from inferq.executors.bridge import speaking  # few need it, and everybody waits for imports
+
+            found = self._bridges[kind] = speaking(self.executor, kind)
+        return found
+
     @property
     def opened(self) -> bool:
         """Whether its executor was opened."""
@@ -291,6 +303,7 @@ class Backend:
             state=self.state,
             reason=self.reason,
             since=self.since,
+            enabled=self.enabled,
             slots=self.slots,
             busy=self.busy,
             priority=self.priority,

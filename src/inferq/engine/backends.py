@@ -135,7 +135,7 @@ class Backends:
 
     def executor_of(self, kind: str, backend: str | None = None) -> Executor:
         """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""
-        return self.of_kind(kind, backend).executor
+        return self.of_kind(kind, backend).speaking(kind)
 
     def serving(self, lane: str) -> tuple[Backend, ...]:
         """Backends that serve the lane. Those that listed their models without this one count only while none is known to have it."""

@@ -19,7 +19,7 @@ from inferq.store import Executed, RecordPut, Store
 if TYPE_CHECKING:
     from inferq.engine import Backend, Backends
 
-_BEST: Final[tuple[BackendState, ...]] = ("up", "draining", "down", "disabled")
+_BEST: Final[tuple[BackendState, ...]] = ("up", "down", "draining", "disabled")
 """Of several workers' words the first of these holds: where one can use it, it can be used."""
 Check = Callable[["Backend"], Awaitable[Health]]
 
@@ -47,7 +47,7 @@ class LocalBackends(BackendsDoor):
         seen = {view.name for notice in notices for view in notice.backends}
         executed = await self._store.executed()
         switches = await self._switches()
-        found = [info for name in sorted(seen) if (info := _merged(name, notices)) is not None]
+        found = [info for name in sorted(seen) if (info := _merged(name, notices, switches.get(name))) is not None]
         for backend in self._places():
             if backend.name not in seen:
                 backend.turn(switches.get(backend.name))
@@ -75,35 +75,42 @@ class LocalBackends(BackendsDoor):
         return Tested(name, health.ok, health.detail, round(taken, 4), models)
 
     async def enable(self, name: str) -> BackendInfo:
-        info = await self.get(name)
+        await self.get(name)
         await self._store.drop_record(SWITCH, name, self._clock.read())
-        return info if info.state in ("up", "down") else msgspec.structs.replace(info, state="up", reason="")
+        return await self.get(name)
 
     async def _switch(self, name: str, state: str, reason: str) -> BackendInfo:
-        info = await self.get(name)
+        await self.get(name)
         ordered: Literal["draining", "disabled"] = "draining" if state == "draining" else "disabled"
         now = self._clock.read()
         before = (await self._switches()).get(name)
         if before is None or (before.state, before.reason) != (ordered, reason):
             body = msgspec.json.encode(Switch(ordered, reason, now.wall))
             await self._store.put_record(RecordPut(SWITCH, name, body), now)
-        return msgspec.structs.replace(info, state=ordered, reason=reason, since=now.wall)
+        return await self.get(name)
 
     async def _switches(self) -> dict[str, Switch]:
         return {record.id: msgspec.json.decode(record.body, type=Switch) for record in await self._store.records(SWITCH)}
 
 
-def _merged(name: str, notices: builtins.list[Notice]) -> BackendInfo | None:
+def _merged(name: str, notices: builtins.list[Notice], switch: Switch | None) -> BackendInfo | None:
     told = [(notice, view) for notice in notices for view in notice.backends if view.name == name]
     if not told:
         return None
-    _, best = min(told, key=lambda entry: _BEST.index(entry[1].state))
+    ordered = "" if switch is None else switch.state
+    heard = [(notice.worker, view.state in ("draining", "disabled") if ordered else view.state in ("up", "down")) for notice, view in told]
+    unaware = tuple(sorted(worker for (worker, aware), (_, view) in zip(heard, told, strict=True) if view.enabled and not aware))
+    _, best = min(told, key=lambda entry: (not entry[1].enabled, _BEST.index(entry[1].state)))
+    if best.enabled and switch is not None:
+        best = msgspec.structs.replace(best, state=switch.state, reason=switch.reason, since=switch.at)
+    elif best.enabled and best.state in ("draining", "disabled"):
+        best = msgspec.structs.replace(best, state="up", reason="")
     slots = [notice.slots if view.slots is None else view.slots for notice, view in told]
     info = _info(best, tuple(sorted(notice.worker for notice, _ in told)))
     models = sorted({model for _, view in told for model in view.models})
     breakers = tuple(breaker for _, view in told for breaker in view.breakers)
     gates = tuple(gate for _, view in told for gate in view.gates)
-    return msgspec.structs.replace(info, slots=sum(slots), models=tuple(models), breakers=breakers, gates=gates)
+    return msgspec.structs.replace(info, slots=sum(slots), unaware=unaware, models=tuple(models), breakers=breakers, gates=gates)
 
 
 def _info(view: BackendView, workers: tuple[str, ...]) -> BackendInfo:
