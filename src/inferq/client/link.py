@@ -1,33 +1,38 @@
-"""The HTTP library of the client, and the only file that knows it: pyreqwest, chosen by measurement (ARCHITECTURE.md).
+"""Connections to one server: requests out, answers in, over asyncio and the parser of httptools, which nothing else here knows.
 
-It starts in a tenth of the engine's client's time, which a command line feels, and costs two thirds of its CPU a call. What it
-raises becomes our own errors here, and they tell apart what matters to whoever may ask again: the request surely never left
-(ConnectFailed), it left and the answer is missing (ConnectionLost, RequestTimeout), or what came is not HTTP (ProtocolError).
+Chosen by measurement (ARCHITECTURE.md): it starts in 3 ms where the engine's client needs 150, which a command line feels, and costs a
+sixth of its CPU a call. What goes wrong is told apart by what matters to whoever may ask again: the request surely never left
+(ConnectFailed), it left and the answer is missing (ConnectionLost, RequestTimeout), or what came is no HTTP (ProtocolError).
+
+Sources: RFC 9112 (HTTP/1.1 messages and connections). No redirects are followed: they would carry the key elsewhere. No proxies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Any, Final
 from urllib.parse import urlsplit
+
+import httptools
 
 from inferq.errors import ConfigError, ConnectFailed, ConnectionLost, ProtocolError, RequestTimeout, TransportError
 
-if TYPE_CHECKING:
-    from pyreqwest.client import Client
-    from pyreqwest.exceptions import DetailedPyreqwestError
-    from pyreqwest.request import RequestBuilder
-    from pyreqwest.response import Response
-
 KEEP_IDLE: Final = 4.0
-"""Seconds an idle connection is kept: servers close theirs after 5, and a request that meets the closing is lost."""
+"""Seconds an idle connection is kept: some servers close theirs after 5, and a request that meets the closing is lost."""
+MAX_BODY: Final = 1024 * 1024 * 1024
+"""Bytes of one whole answer that are accepted."""
+_MAX_HEAD: Final = 256 * 1024
+_HIGH_WATER: Final = 1024 * 1024
+"""Bytes of a body that may wait for their reader before the connection is not read any more."""
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 
 
 class Reply:
-    """A whole answer. `headers` has lower-case names."""
+    """A whole answer. `headers` has lower-case names; the values of a repeated header are joined by a comma."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -37,22 +42,189 @@ class Reply:
         self.body = body
 
 
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time. The callbacks named `on_...` are the parser's."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._loop = asyncio.get_running_loop()
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+        self.used = False
+        self._open_for_writing = asyncio.Event()
+        self._open_for_writing.set()
+        self._gone = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.complete = True
+        self._head: asyncio.Future[None] | None = None
+        self._pieces: deque[bytes] = deque()
+        self._waiting = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._error: TransportError | None = None
+        self._until_close = False
+        self._head_size = 0
+        self._reusable = False
+
+    # what asyncio tells ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.complete:
+            # Nobody asked: whatever this is, no later answer may be taken from it.
+            self.abort()
+            return
+        try:
+            if self.status == 0:
+                self._head_size += len(data)
+            self._parser.feed_data(data)
+            if self.status == 0 and self._head_size > _MAX_HEAD:
+                self._fail(ProtocolError(f"{self._origin} sent more than {_MAX_HEAD} bytes of headers"))
+        except httptools.HttpParserUpgrade:
+            self._fail(ProtocolError(f"{self._origin} wants to change to another protocol"))
+        except httptools.HttpParserError as error:
+            self._fail(ProtocolError(f"{self._origin} answered with something that is not HTTP ({error})"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        self._open_for_writing.set()
+        if self.complete:
+            return
+        if self._until_close and exc is None:
+            self._end()
+            return
+        why = f" ({exc})" if exc is not None and str(exc) else ""
+        self._fail(ConnectionLost(f"the connection to {self._origin} was cut before the answer had come{why}"))
+
+    def pause_writing(self) -> None:
+        self._open_for_writing.clear()
+
+    def resume_writing(self) -> None:
+        self._open_for_writing.set()
+
+    # what the parser tells -------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            # An interim answer; the real one follows.
+            self.headers = {}
+            return
+        self.status = status
+        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
+        self._until_close = not framed and status not in (204, 304)
+        if self._head is not None and not self._head.done():
+            self._head.set_result(None)
+
+    def on_body(self, body: bytes) -> None:
+        self._pieces.append(body)
+        self._waiting += len(body)
+        if self._waiting > _HIGH_WATER and self.transport is not None:
+            self.transport.pause_reading()
+        self._awake()
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self._reusable = self._parser.should_keep_alive() and not self._until_close
+            self._end()
+
+    def _end(self) -> None:
+        self.complete = True
+        self._awake()
+
+    def _fail(self, error: TransportError) -> None:
+        self._error = self._error or error
+        self.complete = True
+        if self._head is not None and not self._head.done():
+            self._head.set_result(None)
+        self._awake()
+        self.abort()
+
+    def _awake(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # what the link does with it --------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return not self._gone and self.transport is not None and not self.transport.is_closing() and self.complete and self._error is None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether its answer has ended so that another may follow."""
+        return self._reusable and self.usable and not self._pieces
+
+    async def ask(self, head: bytes, body: bytes | AsyncIterator[bytes] | None) -> None:
+        """Send a request and wait for the head of its answer. Raises TransportError."""
+        assert self.transport is not None  # noqa: S101 - narrows the type
+        self._reset()
+        self.complete = False
+        self.used = True
+        self._head = self._loop.create_future()
+        self.transport.write(head + body if isinstance(body, bytes) else head)
+        if body is not None and not isinstance(body, bytes):
+            await self._upload(body)
+        await self._head
+        if self._error is not None and not self.status:
+            raise self._error
+
+    async def _upload(self, body: AsyncIterator[bytes]) -> None:
+        """A body of unknown length, in chunks (RFC 9112, 7.1). An answer before its end, such as a refusal, ends it."""
+        assert self.transport is not None  # noqa: S101 - narrows the type
+        async for piece in body:
+            await self._open_for_writing.wait()
+            if self.status or self._gone:
+                return
+            if piece:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.transport.write(b"0\r\n\r\n")
+
+    async def some(self) -> bytes:
+        """What of the body has come, at least one byte; empty at its end. Raises TransportError."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.complete:
+                return b""
+            self._wake = self._loop.create_future()
+            await self._wake
+        piece = self._pieces.popleft() if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        if self._waiting > _HIGH_WATER and self.transport is not None and not self._gone:
+            self.transport.resume_reading()
+        self._waiting = 0
+        return piece
+
+    def abort(self) -> None:
+        """Close it now: the other side sees the hang-up."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
 class StreamedReply:
     """An answer whose body is still arriving; valid inside `Link.stream` only."""
 
-    def __init__(self, response: Response, origin: str) -> None:
-        self._reader = response.body_reader
-        self._origin = origin
-        self.status: int = response.status
-        self.headers = dict(response.headers.items())
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
 
     async def some(self) -> bytes:
         """What of the body has come since, at least one byte; empty at its end. Raises ConnectionLost when it is cut."""
-        try:
-            piece = await self._reader.read_chunk()
-        except Exception as error:  # noqa: BLE001 - raised again in our words
-            _raise_meaning(error, self._origin)
-        return b"" if piece is None else bytes(piece)
+        return await self._connection.some()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body in pieces of any size, each as soon as it has come."""
@@ -63,89 +235,146 @@ class StreamedReply:
 class Link:
     """Connections to one server, made when first needed and kept for reuse; belongs to one event loop.
 
-    `url` is http://host[:port][/prefix]. Redirects are not followed: they would carry the key elsewhere.
+    `url` is http://host[:port][/prefix], or https. `connect_timeout` (seconds) bounds looking the name up, connecting and TLS.
     """
 
     def __init__(self, url: str, *, connect_timeout: float, headers: Mapping[str, str]) -> None:
         self.url = checked_url(url)
         self.origin = origin_of(self.url)
+        parts = urlsplit(self.url)
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self._secure else 80)
+        self._prefix = parts.path
         self._connect_timeout = connect_timeout
-        self._headers = dict(headers)
-        self._client: Client | None = None
+        self._headers = _lines({"Host": parts.netloc, "User-Agent": "inferq", **headers})
+        self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        self._ssl: Any = None
 
-    async def send(
-        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str], timeout: float
-    ) -> Reply:
+    async def send(self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str], timeout: float) -> Reply:
         """Ask and read the whole answer, within `timeout` seconds. Raises TransportError in its kinds."""
-        request = self._request(method, path, body, headers).timeout(timedelta(seconds=timeout)).build()
         try:
-            response = await request.send()
-            text = bytes(await response.bytes())
-        except Exception as error:  # noqa: BLE001 - raised again in our words
-            _raise_meaning(error, self.origin)
-        return Reply(response.status, dict(response.headers.items()), text)
+            async with asyncio.timeout(timeout), self._asked(method, path, body, headers) as connection:
+                pieces: list[bytes] = []
+                size = 0
+                while piece := await connection.some():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > MAX_BODY:
+                        raise ProtocolError(f"{self.origin} sent an answer of more than {MAX_BODY:,} bytes")
+                return Reply(connection.status, connection.headers, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        except TimeoutError as error:
+            if isinstance(error, TransportError):
+                raise
+            raise RequestTimeout(f"{self.origin} did not answer within {timeout:g} s") from error
 
     @asynccontextmanager
     async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | AsyncIterator[bytes] | None = None,
-        headers: Mapping[str, str],
-        timeout: float,
+        self, method: str, path: str, *, body: bytes | AsyncIterator[bytes] | None = None, headers: Mapping[str, str], timeout: float
     ) -> AsyncIterator[StreamedReply]:
-        """Ask, and give the answer once its head came (within `timeout`); leaving before its end closes the connection."""
-        # Without the limit of 0 the library holds back the beginning of a stream until 64 KB have come.
-        request = self._request(method, path, body, headers).streamed_read_buffer_limit(0).build_streamed()
-        try:
-            async with asyncio.timeout(timeout):
-                response = await request.__aenter__()
-        except TimeoutError as error:
-            raise RequestTimeout(f"{self.origin} did not begin to answer within {timeout:g} s") from error
-        except Exception as error:  # noqa: BLE001 - raised again in our words
-            _raise_meaning(error, self.origin)
-        try:
-            yield StreamedReply(response, self.origin)
-        finally:
-            await request.__aexit__(None, None, None)
+        """Ask, and give the answer once its head came, within `timeout`; leaving before its end closes the connection."""
+        async with self._asked(method, path, body, headers, timeout) as connection:
+            yield StreamedReply(connection)
 
     async def close(self) -> None:
         """Close every connection; a later request opens anew."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        idle, self._idle = self._idle, []
+        for connection in (*idle, *self._busy):
+            connection.abort()
+        if idle:
+            await asyncio.sleep(0)  # transports close in the loop's next turn; without it they are reported as leaked
 
-    def _request(
-        self, method: str, path: str, body: bytes | AsyncIterator[bytes] | None, headers: Mapping[str, str]
-    ) -> RequestBuilder:
+    @asynccontextmanager
+    async def _asked(
+        self,
+        method: str,
+        path: str,
+        body: bytes | AsyncIterator[bytes] | None,
+        headers: Mapping[str, str],
+        timeout: float | None = None,
+    ) -> AsyncIterator[_Connection]:
+        head = self._head(method, path, body, headers)
+        connection: _Connection | None = None
         try:
-            request = self._open().request(method, self.url + path)
-            for name, value in (*self._headers.items(), *headers.items()):
-                request = request.header(name, value, is_sensitive=name.lower() == "authorization")
-        except ValueError as error:
-            # Not its text: it may quote a header's value.
-            raise ConfigError(f"the request to {self.origin} has an invalid address or header; a key is printable ASCII") from error
-        if isinstance(body, bytes):
-            return request.body_bytes(body)
-        return request if body is None else request.body_stream(body)
+            # An upload takes as long as its source; its answer comes when it has ended.
+            async with asyncio.timeout(timeout if body is None or isinstance(body, bytes) else None):
+                connection = await self._connected()
+                self._busy.add(connection)
+                await connection.ask(head, body)
+        except BaseException as error:
+            self._drop(connection)
+            if isinstance(error, TimeoutError) and not isinstance(error, TransportError):
+                if timeout is None:
+                    raise
+                raise RequestTimeout(f"{self.origin} did not begin to answer within {timeout:g} s") from error
+            raise
+        try:
+            yield connection
+        finally:
+            if connection.reusable:
+                self._busy.discard(connection)
+                connection.idle_since = asyncio.get_running_loop().time()
+                self._idle.append(connection)
+            else:
+                self._drop(connection)
 
-    def _open(self) -> Client:
-        if self._client is None:
-            from pyreqwest.client import ClientBuilder  # here, because most commands' help needs none
+    def _drop(self, connection: _Connection | None) -> None:
+        if connection is not None:
+            self._busy.discard(connection)
+            connection.abort()
 
-            builder = (
-                ClientBuilder()
-                .connect_timeout(timedelta(seconds=self._connect_timeout))
-                .pool_idle_timeout(timedelta(seconds=KEEP_IDLE))
-                .follow_redirects(False)
-                .user_agent("inferq")
-            )
-            if _is_loopback(self.url):
-                # A proxy of the environment is for the outside; it would not find this machine's own server.
-                builder = builder.no_proxy()
-            self._client = builder.build()
-        return self._client
+    async def _connected(self) -> _Connection:
+        if self._idle:
+            # Two turns of the loop: the first reads, the second handles what the server did to idle connections meanwhile.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        oldest = asyncio.get_running_loop().time() - KEEP_IDLE
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return await self._connect()
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        made = _Connection(self.origin)
+        how: dict[str, Any] = {"ssl": self._tls(), "server_hostname": self._host} if self._secure else {}
+        try:
+            async with asyncio.timeout(self._connect_timeout) as limit:
+                await loop.create_connection(lambda: made, self._host, self._port, happy_eyeballs_delay=0.25, **how)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._no_server(f"no answer within {self._connect_timeout:g} s") from error
+        except (OSError, UnicodeError) as error:
+            raise self._no_server(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        return made
+
+    def _no_server(self, why: str) -> ConnectFailed:
+        return ConnectFailed(f"No server at {self.origin} ({why[:200]}). Start one with `inferq serve` or set INFERQ_URL.")
+
+    def _tls(self) -> Any:
+        if self._ssl is None:
+            import ssl  # here, because plain connections need none
+
+            self._ssl = ssl.create_default_context()
+        return self._ssl
+
+    def _head(self, method: str, path: str, body: object, headers: Mapping[str, str]) -> bytes:
+        length = {"Content-Length": str(len(body))} if isinstance(body, bytes) else {} if body is None else {"Transfer-Encoding": "chunked"}
+        if body is None and method in ("POST", "PUT"):
+            length = {"Content-Length": "0"}
+        return f"{method} {self._prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._headers + _lines({**headers, **length}) + b"\r\n"
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    for name, value in headers.items():
+        if not _HEADER_VALUE.fullmatch(value):
+            # Not the value: it may be a key.
+            raise ConfigError(f"expected printable ASCII in the header {name}, got something else; a key has no other characters")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")
 
 
 def checked_url(url: str) -> str:
@@ -156,7 +385,7 @@ def checked_url(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
         raise ConfigError(f"expected a server's address such as http://127.0.0.1:7125, got {shown!r}")
     if parts.username or parts.password:
         raise ConfigError(f"expected a server's address without a name or password, got {shown!r}; give the key as api_key")
@@ -167,36 +396,3 @@ def origin_of(url: str) -> str:
     """Scheme, host and port of an address, as shown to people."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _raise_meaning(error: Exception, origin: str) -> NoReturn:
-    """Raises what an error of the library means; any other error again."""
-    from pyreqwest.exceptions import DetailedPyreqwestError
-
-    if isinstance(error, DetailedPyreqwestError):
-        raise _meaning(error, origin) from error
-    raise error
-
-
-def _meaning(error: DetailedPyreqwestError, origin: str) -> TransportError:
-    from pyreqwest import exceptions as theirs
-
-    causes = [cause["message"] for cause in error.details["causes"] or ()]
-    why = (causes[-1] if causes else error.message)[:200]
-    # The library also calls it a failed connect when only the answer is missing; its causes tell which it was.
-    if "client error (Connect)" in causes:
-        return ConnectFailed(f"No server at {origin} ({why}). Start one with `inferq serve` or set INFERQ_URL.")
-    if isinstance(error, theirs.RequestTimeoutError):
-        return RequestTimeout(f"{origin} did not answer in time")
-    if isinstance(error, theirs.DecodeError) and not any("end of file" in cause for cause in causes):
-        return ProtocolError(f"{origin} answered with something that is not HTTP ({why})")
-    if isinstance(error, theirs.ClientClosedError):
-        return ConnectionLost(f"the client was closed while it waited for {origin}")
-    if isinstance(error, theirs.NetworkError | theirs.DecodeError):
-        return ConnectionLost(f"the connection to {origin} was cut before the answer had come ({why})")
-    return TransportError(f"the request to {origin} failed ({why})")
