@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PAUSE: Final = 0.2
 """Seconds between two drawings at the least: what happens meanwhile is drawn together."""
+_REMEMBERED: Final = 10_000
+"""Tasks whose last line is remembered, so that several events that left a task as it was print it once."""
 _CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
 
 
@@ -57,7 +59,7 @@ async def listed(
     try:
         tasks = await first()
         app.out.lines([task_record(task) for task in reversed(tasks)], columns, titles=True)
-        shown = {task.id: _look(task) for task in tasks if not task.state.is_final}
+        shown = {task.id: _look(task) for task in tasks}
         while True:
             task = await _changed(queue, await heard.get())
             if task is None or shown.get(task.id) == _look(task):
@@ -65,10 +67,12 @@ async def listed(
             fits = _fits(where, task)
             if fits or task.id in shown:
                 app.out.lines([task_record(task)], columns)
-            if fits and not task.state.is_final:
+            # The latest come last, so that the first to be forgotten are those that nothing has happened to for longest.
+            shown.pop(task.id, None)
+            if fits:
                 shown[task.id] = _look(task)
-            else:
-                shown.pop(task.id, None)
+            if len(shown) > _REMEMBERED:
+                del shown[next(iter(shown))]
     finally:
         stop()
 
