@@ -61,7 +61,7 @@ def query_options(command: F) -> F:
 def one_way(ids: tuple[str, ...], query: str | None, *, dry_run: bool) -> None:
     """Raises UsageError unless there are either ids or a query."""
     if bool(ids) == (query is not None):
-        raise click.UsageError("expected either ids or --query, got both" if ids else "expected ids or --query, got neither")
+        raise click.UsageError("expected IDs or --query QUERY, got both" if ids else "expected IDs or --query QUERY, got neither")
     if dry_run and query is None:
         raise click.UsageError("--dry-run goes with --query; ids say already what is meant")
 
