@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -92,6 +93,58 @@ def admit(given: Submission | Mapping[str, Any], executor_of: Callable[[str, str
     submission = _checked(given)
     executor = executor_of(submission.executor, submission.backend)
     _check_values(submission)
+    return _ready(submission, executor, max_bytes)
+
+
+_NOTHING: Final = object()
+
+
+class Admission:
+    """Admits many submissions from JSON, one after the other: what one has in common with the one before is not checked again.
+
+    `allow` sees each submission before it is checked, and may change or refuse it. The mappings that are given are used up.
+    """
+
+    def __init__(
+        self,
+        executor_of: Callable[[str, str | None], Executor],
+        *,
+        max_bytes: int,
+        allow: Callable[[Submission], Submission] | None = None,
+    ) -> None:
+        self._executor_of = executor_of
+        self._max_bytes = max_bytes
+        self._allow = allow
+        self._like: dict[str, Any] = {}
+        self._first: Submission | None = None
+        self._executor: Executor | None = None
+
+    def admit(self, fields: dict[str, Any]) -> NewTask:
+        """As `admit` does. Raises InvalidTask and its kinds, and what `allow` raises."""
+        payload = fields.pop("payload", _NOTHING)
+        if payload is _NOTHING:
+            payload = {}
+        if self._first is None or self._executor is None or fields != self._like or type(payload) is not dict:
+            return self._other(fields, payload)
+        check_json(payload, "payload")
+        submission = copy(self._first)
+        submission.payload = payload
+        if self._allow is not None:
+            submission = self._allow(submission)
+        return _ready(submission, self._executor, self._max_bytes)
+
+    def _other(self, fields: dict[str, Any], payload: Any) -> NewTask:
+        """One that differs from those before in more than its payload: checked in every respect, and remembered."""
+        self._first = None
+        submission = submission_from(fields | {"payload": payload})
+        made = admit(submission if self._allow is None else self._allow(submission), self._executor_of, max_bytes=self._max_bytes)
+        self._executor = self._executor_of(submission.executor, submission.backend)
+        self._like, self._first = fields, submission
+        return made
+
+
+def _ready(submission: Submission, executor: Executor, max_bytes: int) -> NewTask:
+    """What has been checked, as the store keeps it. Raises PayloadTooLarge, and what the executor's own rules refuse."""
     spec = _encoded(submission)
     if len(spec) > max_bytes:
         raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
@@ -181,7 +234,7 @@ def _is_plain(submission: Any) -> bool:
         and submission.estimate is None
         and submission.size is None
         and submission.remote is None
-        and submission.batch is None
+        and (submission.batch is None or (type(submission.batch) is str and submission.batch.isprintable()))
         and submission.schedule is None
         and type(submission.stream) is bool
         and type(submission.at_most_once) is bool

@@ -12,7 +12,7 @@ from inferq.errors import InvalidTask
 def strict_json(text: str | bytes) -> Any:
     """Decode JSON from a person's file; repeated keys, NaN and trailing text are InvalidTask instead of silent choices."""
     try:
-        return json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction)
+        return _decode(text if isinstance(text, str) else str(text, "utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidTask(f"expected JSON in UTF-8, got: {error}") from None
     except json.JSONDecodeError as error:
@@ -44,3 +44,6 @@ def _fraction(digits: str) -> float:
     if not math.isfinite(value):
         raise InvalidTask(f"expected a finite number, got {digits}")
     return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction).decode

@@ -30,6 +30,7 @@ async def schemathesis(site: Any, place: Path, *further: str, without: str = END
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=place,
+        env=os.environ | {"SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_lines.py"))},
     )
     assert child.stdout is not None
     said = (await child.stdout.read()).decode(errors="replace")

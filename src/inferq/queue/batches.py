@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -26,13 +26,17 @@ from inferq.errors import (
 )
 from inferq.events import Event
 from inferq.handle import Duration
-from inferq.intake import check_json, checked_priority, submission_from
+from inferq.intake import Admission, check_json, checked_priority
 from inferq.queue.imports import GROUP, Check, Spool
 from inferq.store import BatchFilter, Store
 from inferq.task import NewTask, State, Submission, Task, new_id
 
 _LARGEST_PAGE: Final = 10_000
 _LONGEST_NAME: Final = 200
+
+
+Allow = Callable[[Submission], Submission]
+"""Sees each submission before it is checked, and may change or refuse it."""
 
 
 class Home(Protocol):
@@ -45,12 +49,12 @@ class Home(Protocol):
 
 
 class LocalBatches(BatchesDoor):
-    """`admit` makes a task of a submission, as a submit would."""
+    """`admission` makes tasks of lines, as a submit would."""
 
-    def __init__(self, home: Home, clock: Clock, *, admit: Callable[[Submission], NewTask], max_queue_size: int | None) -> None:
+    def __init__(self, home: Home, clock: Clock, *, admission: Callable[[Allow | None], Admission], max_queue_size: int | None) -> None:
         self._home = home
         self._clock = clock
-        self._admit = admit
+        self._admission = admission
         self._max_queue_size = max_queue_size
 
     @property
@@ -59,9 +63,7 @@ class LocalBatches(BatchesDoor):
 
     # coming in -------------------------------------------------------------------------------------------------------
 
-    async def load(
-        self, pieces: AsyncIterable[bytes], form: Form, options: LoadOptions, *, allow: Callable[[Submission], Submission] | None = None
-    ) -> Loaded:
+    async def load(self, pieces: AsyncIterable[bytes], form: Form, options: LoadOptions, *, allow: Allow | None = None) -> Loaded:
         """`allow` sees each submission before it is checked, and may change or refuse it."""
         if type(options.max_errors) is not int or options.max_errors < 0:
             raise InvalidTask(f"expected a number from 0 on, got {options.max_errors!r}", field="max_errors")
@@ -126,10 +128,12 @@ class LocalBatches(BatchesDoor):
 
         return unknown
 
-    def _admitting(self, id: str, allow: Callable[[Submission], Submission] | None) -> Callable[[Mapping[str, Any]], NewTask]:
-        def admit(fields: Mapping[str, Any]) -> NewTask:
-            submission = submission_from({**fields, "batch": id})
-            return self._admit(submission if allow is None else allow(submission))
+    def _admitting(self, id: str, allow: Allow | None) -> Callable[[dict[str, Any]], NewTask]:
+        admission = self._admission(allow)
+
+        def admit(fields: dict[str, Any]) -> NewTask:
+            fields["batch"] = id
+            return admission.admit(fields)
 
         return admit
 
@@ -210,15 +214,17 @@ class LocalBatches(BatchesDoor):
         form: Form,
         *,
         first: int | None = None,
-        allow: Callable[[Submission], Submission] | None = None,
+        allow: Allow | None = None,
+        needed: bool = False,
     ) -> int:
+        """`needed` makes it an error that there are no lines at all."""
         found = await self.get(batch)
         start = found.lines if first is None else first - 1
         added = 0
         with Spool() as spool:
             check = Check(max_errors=100)
             await check.run(pieces, form, self._admitting(found.id, allow), spool, known=None, max_line=MAX_LINE)
-            if check.wrong:
+            if check.wrong or (needed and not check.lines):
                 self._judge(check, LoadOptions())
             for group in spool.groups():
                 lines = [BatchLine(start + line.line, line.key, line.task) for line in group]

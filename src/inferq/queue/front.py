@@ -27,7 +27,7 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor, Health
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import admit, checked_priority
+from inferq.intake import Admission, admit, checked_priority
 from inferq.query import search
 from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, checked_cursor, page_size, query_of
 from inferq.stores import open_store
@@ -249,10 +249,10 @@ class AsyncQueue(AsyncDoor):
 
         store = self._settings.store
 
-        def ready(submission: Submission) -> NewTask:
-            return admit(submission, self._places().executor_of, max_bytes=store.max_payload_bytes)
+        def admission(allow: Callable[[Submission], Submission] | None) -> Admission:
+            return Admission(self._places().executor_of, max_bytes=store.max_payload_bytes, allow=allow)
 
-        return LocalBatches(self, self._clock, admit=ready, max_queue_size=store.max_queue_size)
+        return LocalBatches(self, self._clock, admission=admission, max_queue_size=store.max_queue_size)
 
     @property
     def operations(self) -> Operations:

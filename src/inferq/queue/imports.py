@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from array import array
 from bisect import insort
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import IO, Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from inferq.task import NewTask
 GROUP: Final = 500
 """Lines of one transaction: what a crash may leave to be done again, and what others may have to wait for."""
 
-Admit = Callable[[Mapping[str, Any]], NewTask]
+Admit = Callable[[dict[str, Any]], NewTask]
 Known = Callable[[list[Line]], Any]
 
 
@@ -57,6 +57,7 @@ class Spool:
             yield _decode(self._file.read(int.from_bytes(head, "big")))
 
 
+_ALL: Final = 2**64 - 1
 _decode: Final = msgspec.msgpack.Decoder(list[BatchLine]).decode
 
 
@@ -70,7 +71,7 @@ class Seen:
 
     def add(self, key: str) -> bool:
         """False if it was there."""
-        mark = int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
+        mark = (hash(key) & _ALL) or 1
         place = self._place(mark)
         if self._table[place]:
             return False

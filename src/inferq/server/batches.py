@@ -48,7 +48,7 @@ class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class WaitQuery(msgspec.Struct, forbid_unknown_fields=True):
-    wait: Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for its end before answering.")] = 0.0
+    wait: Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for its end, within `server.max_wait`.")] = 0.0
 
 
 class AddQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,9 +146,10 @@ def _pieces(call: Call) -> AsyncIterator[bytes]:
 async def show(call: Call) -> Reply:
     """Show a batch, by its id, the beginning of that, or its name; with `wait` when it is finished, or as it stands after that time."""
     found = await _batch(call)
-    if call.query.wait and not found.ended:
+    wait = min(call.query.wait, call.app.settings.max_wait)
+    if wait and not found.ended:
         try:
-            found = await call.until_gone(call.queue.batches.wait(found.id, timeout=call.query.wait))
+            found = await call.until_gone(call.queue.batches.wait(found.id, timeout=wait))
         except WaitTimeout:
             found = await _batch(call)
     return Reply(batch_view(found))
@@ -174,7 +175,8 @@ async def add(call: Call) -> Reply:
     """Add lines to an open batch. All lines of a request are checked first; with `first` it may be sent again without harm."""
     query: AddQuery = call.query
     found = await _batch(call)
-    added = await _batches(call).add_lines(found.id, _pieces(call), Form(key=query.key), first=query.first, allow=_allow(call))
+    form = Form(key=query.key)
+    added = await _batches(call).add_lines(found.id, _pieces(call), form, first=query.first, allow=_allow(call), needed=True)
     return Reply(Added(added))
 
 

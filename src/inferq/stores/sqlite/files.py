@@ -29,7 +29,7 @@ Durability = Literal["full", "normal"]
 APPLICATION_ID: Final = 0x696E6671  # "infq", so that no other program's database is taken for ours
 MEMORY: Final = ":memory:"
 _BUSY_MS: Final = 10_000
-_CACHE_KIB: Final = 32_000
+_CACHE_KIB: Final = 20_000
 
 
 def path_of(url: str) -> str:
