@@ -236,3 +236,17 @@ def test_ctrl_c_while_waiting_for_a_server_says_how_to_go_on(server: str, proces
     _, said = waiting.communicate(timeout=30)
     assert waiting.returncode == 130
     assert f"inferq result {id}" in said
+
+
+def test_filters_and_bulk_changes_go_to_the_server(cli: Cli, server: str) -> None:
+    ids = [submit(cli, server, "hi", "--tag", tag) for tag in ("a", "a", "b")]
+    assert cli("--url", server, "wait", *ids, "-q").code == 0
+    assert cli("--url", server, "list", "tag:a", "-q").lines == ids[1::-1]
+    assert cli("--url", server, "list", "tag:*", "sort:created", "limit:2", "-q").lines == ids[:2]
+    wrong = cli("--url", server, "list", "tgs:a")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "did you mean tags?" in wrong.err
+    assert cli("--url", server, "delete", "--query", "tag:a", "--dry-run", "-q").lines == ids[1::-1]
+    assert cli("--url", server, "delete", "--query", "tag:a", "--yes", "--json=state,done").json == {"state": "done", "done": 2}
+    assert cli("--url", server, "list", "-q").lines == [ids[2]]
+    assert cli("--url", server, "operations", "list", "--json=verb,done").json == [{"verb": "delete", "done": 2}]
