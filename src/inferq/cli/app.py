@@ -156,10 +156,12 @@ class App:
                 yield queue
             return
         from inferq.client import AsyncClient
-        from inferq.config.settings import LogSettings
 
-        how = LogSettings() if self._loaded is None else self._loaded.settings.log
-        self._log(how, key="" if address.api_key is None else address.api_key.reveal())
+        if self.verbose or self.debug or self._loaded is not None:
+            from inferq.config.settings import LogSettings
+
+            how = LogSettings() if self._loaded is None else self._loaded.settings.log
+            self._log(how, key="" if address.api_key is None else address.api_key.reveal())
         async with AsyncClient(address.url, api_key=address.api_key) as client:
             yield client
 

@@ -42,7 +42,7 @@ _COLUMNS = [
 def _records() -> list[dict[str, Any]]:
     from inferq.config import Places, profiles
 
-    found = profiles.read(Places.here())
+    found = profiles.read(Places.here().user)
     return [
         {"name": name, "url": one.url, "api_key": one.api_key, "used": name == found.use} for name, one in sorted(found.profiles.items())
     ]
@@ -93,13 +93,13 @@ def add(app: App, name: str, server: str, key: str, key_stdin: bool, used: bool)
     del app
     if key and key_stdin:
         raise click.UsageError("give the key by --key or by --key-stdin, not by both")
-    places = Places.here()
-    made = profiles.add(places, name, _checked(server), sys.stdin.readline().strip() if key_stdin else key)
+    directory = Places.here().user
+    made = profiles.add(directory, name, _checked(server), sys.stdin.readline().strip() if key_stdin else key)
     if used:
-        made = profiles.use(places, name)
+        made = profiles.use(directory, name)
     if (key or key_stdin) and not is_server(server):
         say(f"{name} is a store, which needs no key")
-    say(f"{name} is kept in {profiles.path_of(places)}" + ("; it is used from now on" if made.use == name else ""))
+    say(f"{name} is kept in {profiles.path_of(directory)}" + ("; it is used from now on" if made.use == name else ""))
 
 
 def _checked(url: str) -> str:
@@ -136,7 +136,7 @@ def use(app: App, name: str, nobody: bool) -> None:
     del app
     if bool(name) == nobody:
         raise click.UsageError("give the name of a profile, or --none")
-    profiles.use(Places.here(), name)
+    profiles.use(Places.here().user, name)
     say(f"{name} is used from now on" if name else "no profile is used from now on")
 
 
@@ -158,5 +158,5 @@ def remove(app: App, name: str) -> None:
     from inferq.config import Places, profiles
 
     del app
-    profiles.remove(Places.here(), name)
+    profiles.remove(Places.here().user, name)
     say(f"{name} is forgotten")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from inferq.config import profiles
-from inferq.config.files import Places
-from inferq.config.loading import Loaded, load
 from inferq.config.secret import Secret
-from inferq.config.settings import Settings
-from inferq.config.source import DEFAULT, Source
+
+if TYPE_CHECKING:
+    from inferq.config.files import Places
+    from inferq.config.loading import Loaded
+    from inferq.config.settings import Settings
+    from inferq.config.source import Source
 
 _LIVE: Final = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 _PATIENCE: Final = 0.25
@@ -62,23 +64,26 @@ def find_address(
     if profile is None and loaded is None and is_server(env.get("INFERQ_URL")):
         # A client needs no settings: it starts in half the time without reading them.
         return _with_key(Address(env["INFERQ_URL"], "INFERQ_URL"), api_key, env, places)
-    return _chosen(api_key, profile, loaded, env, places or Places.here(), look=look)
+    return _chosen(api_key, profile, loaded, env, places, look=look)
 
 
 def _chosen(
-    api_key: str | Secret | None, profile: str | None, loaded: Loaded | None, env: Mapping[str, str], places: Places, *, look: bool
+    api_key: str | Secret | None, profile: str | None, loaded: Loaded | None, env: Mapping[str, str], places: Places | None, *, look: bool
 ) -> Address:
     if profile is not None:
         return _of_profile(profile, f"profile {profile}", api_key, env, places)
-    loaded = loaded or load(env=env, places=places)
-    source = loaded.sources.get("store.url", DEFAULT)
+    if loaded is None:
+        from inferq.config.loading import load
+
+        loaded = load(env=env, places=places)
+    source = loaded.sources["store.url"]
     stored = Address(loaded.settings.store.url, _said(source))
     if source.kind in ("argument", "environment"):
         return _with_key(stored, api_key, env, places)
     named = env.get("INFERQ_PROFILE")
     if named:
         return _of_profile(named, f"profile {named} (INFERQ_PROFILE)", api_key, env, places)
-    used = profiles.read(places).use
+    used = profiles.read(_directory(places)).use
     if used:
         return _of_profile(used, f"profile {used}", api_key, env, places)
     if source.kind == "default" and look and (found := _listening(loaded.settings.server.port)):
@@ -90,9 +95,19 @@ def _said(source: Source) -> str:
     return "the store of this user" if source.kind == "default" else str(source)
 
 
-def _of_profile(name: str, source: str, api_key: str | Secret | None, env: Mapping[str, str], places: Places) -> Address:
-    profile = profiles.read(places).named(name)
-    key = _given(api_key, env) or profiles.key_of(profile, env=env, places=places)
+def _directory(places: Places | None) -> Path:
+    """The user's directory of configuration."""
+    if places is not None:
+        return places.user
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("inferq", appauthor=False))
+
+
+def _of_profile(name: str, source: str, api_key: str | Secret | None, env: Mapping[str, str], places: Places | None) -> Address:
+    directory = _directory(places)
+    profile = profiles.read(directory).named(name)
+    key = _given(api_key, env) or profiles.key_of(profile, directory, env=env)
     return Address(profile.url, source, key)
 
 
@@ -108,15 +123,17 @@ def _with_key(address: Address, api_key: str | Secret | None, env: Mapping[str, 
         return address
     key = _given(api_key, env)
     if key is None:
-        places = places or Places.here()
-        known = profiles.read(places).profiles.values()
+        directory = _directory(places)
+        known = profiles.read(directory).profiles.values()
         same = next((profile for profile in known if profile.url.rstrip("/") == address.url.rstrip("/")), None)
-        key = None if same is None else profiles.key_of(same, env=env, places=places)
+        key = None if same is None else profiles.key_of(same, directory, env=env)
     return msgspec.structs.replace(address, api_key=key)
 
 
 def _listening(port: int) -> str | None:
     """The address of a server of ours on this machine, if one listens on that port."""
+    import socket
+
     if not port:
         return None
     try:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from inferq.config import references
-from inferq.config.files import Places
 from inferq.config.secret import Secret
 from inferq.errors import ConfigError
 
@@ -45,66 +42,70 @@ class Profiles(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         return self.profiles[name]
 
 
-def path_of(places: Places) -> Path:
+def path_of(directory: Path) -> Path:
     """The file that holds the profiles."""
-    return places.user / FILE
+    return directory / FILE
 
 
-def read(places: Places) -> Profiles:
-    """The user's profiles; none when there is no file. Raises ConfigError."""
-    path = path_of(places)
+def read(directory: Path) -> Profiles:
+    """The profiles in the user's directory of configuration; none when there is no file. Raises ConfigError."""
+    path = path_of(directory)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Profiles()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the profiles in {path}: {error}") from None
+    import tomllib
+
     try:
         return msgspec.convert(tomllib.loads(text), Profiles)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}; correct it, or remove it to begin anew") from None
 
 
-def key_of(profile: Profile, *, env: Mapping[str, str], places: Places) -> Secret | None:
+def key_of(profile: Profile, directory: Path, *, env: Mapping[str, str]) -> Secret | None:
     """The profile's key, its reference resolved. Raises ConfigError."""
     if not profile.api_key:
         return None
-    found = references.expand(profile.api_key, env=env, base=places.user, home=places.home)
+    from inferq.config import references
+
+    found = references.expand(profile.api_key, env=env, base=directory, home=Path.home())
     return Secret(found.text, profile.api_key)
 
 
-def add(places: Places, name: str, url: str, key: str = "") -> Profiles:
+def add(directory: Path, name: str, url: str, key: str = "") -> Profiles:
     """Make or replace a profile. Raises ConfigError."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"expected a name of letters, digits, dots, dashes and underscores, got {name!r}")
     if key and not _is_reference(key):
-        file = places.user / "keys" / f"{name}.key"
+        file = directory / "keys" / f"{name}.key"
         _write_private(file, key)
         key = f"file:{file}"
-    before = read(places)
+    before = read(directory)
     made = Profiles(before.use or name, {**before.profiles, name: Profile(url, key)})
-    _write(places, made)
+    _write(directory, made)
     return made
 
 
-def use(places: Places, name: str) -> Profiles:
+def use(directory: Path, name: str) -> Profiles:
     """Take this one where none is named; the empty name for none. Raises ConfigError."""
-    before = read(places)
+    before = read(directory)
     if name:
         before.named(name)
     made = msgspec.structs.replace(before, use=name)
-    _write(places, made)
+    _write(directory, made)
     return made
 
 
-def remove(places: Places, name: str) -> Profiles:
+def remove(directory: Path, name: str) -> Profiles:
     """Forget a profile, and its key where we keep it. Raises ConfigError."""
-    before = read(places)
+    before = read(directory)
     before.named(name)
     left = {other: profile for other, profile in before.profiles.items() if other != name}
     made = Profiles("" if before.use == name else before.use, left)
-    _write(places, made)
-    (places.user / "keys" / f"{name}.key").unlink(missing_ok=True)
+    _write(directory, made)
+    (directory / "keys" / f"{name}.key").unlink(missing_ok=True)
     return made
 
 
@@ -112,13 +113,13 @@ def _is_reference(key: str) -> bool:
     return key.startswith(("file:", "credential:")) or "${" in key
 
 
-def _write(places: Places, profiles: Profiles) -> None:
+def _write(directory: Path, profiles: Profiles) -> None:
     lines = [f"use = {_text(profiles.use)}\n"] if profiles.use else []
     for name, profile in sorted(profiles.profiles.items()):
         lines.append(f"\n[profiles.{_text(name)}]\nurl = {_text(profile.url)}\n")
         if profile.api_key:
             lines.append(f"api_key = {_text(profile.api_key)}\n")
-    _write_private(path_of(places), "".join(lines).lstrip("\n"))
+    _write_private(path_of(directory), "".join(lines).lstrip("\n"))
 
 
 def _text(value: Any) -> str:
