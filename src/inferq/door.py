@@ -39,7 +39,8 @@ Moment = datetime | Duration
 
 
 class QueueStats(msgspec.Struct, frozen=True):
-    """Tasks by state; pending ones by priority and lane; this process's slots; what is paused."""
+    """Tasks by state; pending ones by priority and lane; this process's slots; what is paused; how many tasks local and remote backends
+    have completed since the store was made."""
 
     states: dict[str, int]
     total: int
@@ -48,6 +49,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     workers_active: int
     workers_idle: int
     paused: list[str]
+    executed_local: int = 0
+    executed_remote: int = 0
 
 
 class AsyncDoor(ABC):

@@ -242,6 +242,7 @@ def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     by_priority = sorted(stats["pending_by_priority"].items(), key=lambda item: -int(item[0]))
     rows += [("pending, priority", priority_name(int(number)), count) for number, count in by_priority]
     rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
+    rows += [("executed", "on local backends", stats["executed_local"]), ("executed", "on remote backends", stats["executed_remote"])]
     rows += [("processes", "with the store open", stats["processes"]), ("queue", stats["queue"], stats["chosen_by"])]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]
     columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]

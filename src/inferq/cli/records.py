@@ -106,8 +106,16 @@ ENDED_COLUMNS = (
 
 
 def attempt_record(attempt: AttemptRecord) -> dict[str, Any]:
-    """An ended attempt."""
-    return {name: getattr(attempt, name) for name in attempt.__struct_fields__}
+    """An ended attempt; `tried` are the backends that refused it before its first chunk."""
+    record = {name: getattr(attempt, name) for name in attempt.__struct_fields__}
+    tried = [{"backend": one.backend, "code": one.code, "error": one.error} for one in attempt.tried]
+    return record | {"executed_on": attempt.executed_on, "tried": tried}
+
+
+def _after(record: Record) -> str:
+    """The backends that an attempt was refused by, and its own error."""
+    refused = ", ".join(f"{one['backend']} ({one['code']})" for one in record["tried"])
+    return "; ".join(part for part in (f"after {refused}" if refused else "", record["error"]) if part)
 
 
 ATTEMPT_COLUMNS = (
@@ -119,7 +127,7 @@ ATTEMPT_COLUMNS = (
     Column("IN", field("input_tokens")),
     Column("OUT", field("output_tokens")),
     Column("CODE", field("code")),
-    Column("ERROR", field("error")),
+    Column("ERROR", _after),
     Column("WORKER", field("worker"), wide=True),
 )
 

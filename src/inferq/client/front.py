@@ -194,6 +194,8 @@ class AsyncClient(Watching):
             workers_active=view.workers_active,
             workers_idle=view.workers_idle,
             paused=view.paused,
+            executed_local=view.executed_local,
+            executed_remote=view.executed_remote,
         )
 
     async def explain(self, id: str) -> Waiting:

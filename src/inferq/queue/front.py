@@ -358,6 +358,7 @@ class AsyncQueue(AsyncDoor):
         """Counts, from maintained counters."""
         counts = await self.store.counts()
         worker = self._engine.worker if self._engine is not None else None
+        executed = await self.store.executed()
         return QueueStats(
             states=counts.states,
             total=counts.total,
@@ -366,6 +367,8 @@ class AsyncQueue(AsyncDoor):
             workers_active=counts.states["running"],
             workers_idle=max(0, worker.slots - worker.busy) if worker is not None else 0,
             paused=sorted(await self.paused()),
+            executed_local=sum(one.completed for one in executed if not one.remote),
+            executed_remote=sum(one.completed for one in executed if one.remote),
         )
 
     async def explain(self, id: str) -> Waiting:

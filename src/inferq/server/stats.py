@@ -39,6 +39,8 @@ async def stats_view(app: App) -> StatsView:
         scheduled_tasks=states["scheduled"],
         total_tasks=stats.total,
         queues_by_priority=by_priority,
+        executed_local=stats.executed_local,
+        executed_remote=stats.executed_remote,
     )
 
 

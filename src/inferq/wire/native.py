@@ -331,6 +331,8 @@ class StatsView(msgspec.Struct):
     scheduled_tasks: int
     total_tasks: int
     queues_by_priority: dict[str, int]
+    executed_local: int
+    executed_remote: int
 
 
 class StatusView(StatsView, kw_only=True):
