@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"aiohttp", "asyncio", "rich", "yaml", "sqlite3", "msgspec", "platformdirs", "logging", "importlib.metadata"}
+HEAVY = {"aiohttp", "httptools", "ssl", "socket"} | { "asyncio", "rich", "yaml", "sqlite3", "msgspec", "platformdirs", "logging", "importlib.metadata"}
 
 _PROBE = """
 import contextlib, io, json, sys
@@ -47,3 +47,13 @@ def test_help_of_a_command_opens_nothing(args: list[str], home: Path) -> None:
 
 def test_a_listing_needs_no_http_client_and_in_a_pipe_no_tables(home: Path) -> None:
     assert not modules_of("list", cwd=home) & {"aiohttp", "rich", "yaml"}
+
+
+def test_a_listing_over_http_loads_no_engine_no_store_and_no_settings(home: Path) -> None:
+    probe = _PROBE.replace("code = main({args!r})", "code = 0 if main({args!r}) == 7 else 1").format(args=["list", "--url", "http://127.0.0.1:1"])
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=home)
+    code, modules = json.loads(ran.stdout)
+    assert code == 0
+    assert "httptools" in modules
+    assert not set(modules) & {"aiohttp", "rich", "yaml", "sqlite3", "tomllib", "inferq.config.loading", "inferq.config.settings"}
+    assert not {name for name in modules if name.startswith(("inferq.engine", "inferq.queue", "inferq.stores", "inferq.server"))}
