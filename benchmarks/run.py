@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import Bench, Mode
 from processes import ChildFailed
 from report import Row, save, table
-from scenarios import backlog, busy_loop, growth, idle, life, listing, slow_disk, startup, streams, submit
+from scenarios import backlog, busy_loop, growth, idle, life, listing, server, slow_disk, startup, streams, submit
 from scenarios.slow_disk import sync_ms
 
 FOLDER = Path(__file__).resolve().parent.parent / ".bench"
@@ -29,6 +29,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[Bench], list[Row]]]] = {
     "streams": ("400 streams of 50 chunks a second, log kept, 400 followers", streams.measure),
     "list": ("pages of 50 by every kind of filter, a million tasks, against a bare keyset page", listing.measure),
     "startup": ("start of the command line: help, a listing over HTTP, against an empty Python", startup.measure),
+    "server": ("durable submits over HTTP, a task's status, 1,000 followers of events", server.measure),
     "growth": ("cost a task from 10^3 to 10^6 tasks (only with --long or --only)", growth.measure),
 }
 ONLY_LONG = frozenset({"growth"})
