@@ -37,6 +37,8 @@ REQUEST_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 MOST_NAMES: Final = 100
 """Names of models (backends, webhooks…) that keep a label of their own; what comes after them is `other`."""
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 Labels = tuple[str, ...]
 
 
@@ -157,7 +159,7 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, took: float) -> None:
         """Count an HTTP request; `route` is the route's own text, never a path with ids."""
-        self.requests.add(route, method, str(status))
+        self.requests.add(route, method if method in METHODS else "other", str(status))
         self.request_seconds.add(took, route)
 
     def counters(self) -> Iterator[Counter]:

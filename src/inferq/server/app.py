@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ from inferq.server import accesslog, audit, socket
 from inferq.server import body as bodies
 from inferq.server import guard as guards
 from inferq.server.call import Call, Gone, Receive, Reply, Scope, Send, Streamed, Text
+from inferq.server.patience import Patience
 from inferq.server.problems import headers_of, problem_of
 from inferq.server.route import MUTATING, Lines, Route, Table, produced
 from inferq.server.stream import pump
@@ -69,6 +71,8 @@ class App:
         self.authenticate = authenticate
         self.guard = guards.Guard((settings.host, *settings.allowed_hosts), settings.origins)
         self.table = Table(routes)
+        self.reading = Patience(settings.read_timeout)
+        self.writing = Patience(settings.write_timeout)
         self.draining = False
         """Not ready any more: a stop was asked for."""
         self.stopping = asyncio.Event()
@@ -78,6 +82,8 @@ class App:
         self.sockets = 0
         """Open WebSockets."""
         self._listening = False
+        self._name = new_id()[-12:]
+        self._numbers = count(1)
         self.parts: dict[str, Any] = {}
         """What areas keep for the life of the application, by their own name."""
 
@@ -143,7 +149,7 @@ class App:
         if not self._listening:
             self._listen()
         raw: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = _request_id(raw.get(b"x-request-id"))
+        request_id = self._request_id(raw.get(b"x-request-id"))
         method: str = scope["method"]
         place, status = "", 500
         call: Call | None = None
@@ -176,6 +182,11 @@ class App:
             self.metrics.request(method, place, status, ran)
             if self.settings.access_log:
                 accesslog.note(method, local_path(scope), place, status, ran, request_id, call)
+
+    def _request_id(self, given: bytes | None) -> str:
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode()
+        return f"{self._name}-{next(self._numbers):x}"
 
     def _match(self, scope: Scope) -> tuple[Mapping[str, Route], dict[str, str]] | None:
         path, raw = local_path(scope), scope.get("raw_path")
@@ -211,12 +222,12 @@ class App:
         call.query = bodies.parse_query(route.query, call.scope.get("query_string", b""))
         if route.body is None:
             if call.scope["method"] in MUTATING:
-                await bodies.refuse_body(call, self.settings.read_timeout)
+                await bodies.refuse_body(call)
         elif route.body is Lines:
             bodies.check_lines_media(call)
-            call.body = bodies.read_lines(call, route.largest or self.settings.max_body_bytes, self.settings.read_timeout)
+            call.body = bodies.read_lines(call, route.largest or self.settings.max_body_bytes)
         else:
-            call.body = await bodies.read_body(call, route.largest or self.settings.max_body_bytes, self.settings.read_timeout)
+            call.body = await bodies.read_body(call, route.largest or self.settings.max_body_bytes)
         return await route.handler(call)
 
     async def _send(self, call: Call, reply: Reply, send: Send, *, head: bool) -> None:
@@ -282,12 +293,6 @@ def local_path(scope: Scope) -> str:
 
 def _methods(routes: Mapping[str, Route]) -> tuple[str, ...]:
     return (*routes, *(("HEAD",) if "GET" in routes else ()), "OPTIONS")
-
-
-def _request_id(given: bytes | None) -> str:
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given.decode()
-    return new_id()
 
 
 def _check_accept(call: Call) -> None:

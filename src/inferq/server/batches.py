@@ -139,7 +139,7 @@ async def load(call: Call) -> Reply:
 
 
 def _pieces(call: Call) -> AsyncIterator[bytes]:
-    return read_pieces(call, call.app.settings.read_timeout)
+    return read_pieces(call)
 
 
 @route("GET", "/api/batches/{id}", role="read", query=WaitQuery, returns={200: BatchView}, errors=_FOUND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any, Final, get_args, get_origin
 from urllib.parse import parse_qsl
 
@@ -32,7 +33,7 @@ def invalid(error: Exception, *, parameters: bool = False) -> InvalidRequest:
 def parse_query(kind: type[msgspec.Struct] | None, text: bytes) -> Any:
     """The query as the route's type; parameters that the route does not know are refused. Raises InvalidRequest."""
     if not text:
-        return None if kind is None else _convert(kind, {})
+        return None if kind is None else _plain(kind)
     try:
         pairs = parse_qsl(text.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
     except ValueError:
@@ -66,6 +67,12 @@ def _is_list(kind: Any) -> bool:
     return get_origin(kind) in (list, tuple, set, frozenset) or any(_is_list(part) for part in get_args(kind))
 
 
+@cache
+def _plain(kind: type[msgspec.Struct]) -> Any:
+    """The query of who gives none: the same object for all, which nobody changes."""
+    return _convert(kind, {})
+
+
 def _convert(kind: type[msgspec.Struct], found: dict[str, Any]) -> Any:
     try:
         made = msgspec.convert(found, kind, strict=False)
@@ -82,14 +89,14 @@ def _attribute(kind: type[msgspec.Struct], name: str) -> str:
     return kind.__struct_fields__[kind.__struct_encode_fields__.index(name)]
 
 
-async def read_body(call: Call, largest: int, patience: float) -> Any:
+async def read_body(call: Call, largest: int) -> Any:
     """The decoded body. Raises UnsupportedMedia, BodyTooLarge, BodyTimeout, InvalidRequest, or Gone when it never ends."""
     headers, route = call.raw_headers, call.route
     _check_length(headers, largest)
-    message = await _next(call, patience)
+    message = await _next(call)
     data = message.get("body", b"")
     if message.get("more_body"):
-        data = await _rest(call, data, largest, patience)
+        data = await _rest(call, data, largest)
     if len(data) > largest:
         raise _too_large(largest)
     if not data and route.optional:
@@ -104,22 +111,22 @@ async def read_body(call: Call, largest: int, patience: float) -> Any:
         raise InvalidRequest(f"expected JSON, got: {str(error) or type(error).__name__}") from None
 
 
-async def refuse_body(call: Call, patience: float) -> None:
+async def refuse_body(call: Call) -> None:
     """A route that takes no body: what came must be empty (or an empty JSON object, as some clients always send one)."""
     if call.raw_headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in call.raw_headers:
         return
     _check_length(call.raw_headers, 1024)
-    data = await _rest(call, b"", 1024, patience)
+    data = await _rest(call, b"", 1024)
     if data.strip() not in (b"", b"{}", b"null"):
         raise InvalidRequest(f"expected no body, got {len(data)} bytes")
 
 
-async def read_lines(call: Call, longest: int, patience: float) -> AsyncIterator[bytes]:
+async def read_lines(call: Call, longest: int) -> AsyncIterator[bytes]:
     """The lines of an NDJSON body as they come, however long it is; `longest` bounds one line. Empty lines are left out."""
     rest = b""
     more = True
     while more:
-        message = await _next(call, patience)
+        message = await _next(call)
         more = message.get("more_body", False)
         piece = message.get("body", b"")
         if b"\n" not in piece:
@@ -136,11 +143,11 @@ async def read_lines(call: Call, longest: int, patience: float) -> AsyncIterator
         yield rest
 
 
-async def read_pieces(call: Call, patience: float) -> AsyncIterator[bytes]:
-    """The body as it comes, however long it is; `patience` (seconds) bounds the silence between two pieces."""
+async def read_pieces(call: Call) -> AsyncIterator[bytes]:
+    """The body as it comes, however long it is; the server's read_timeout bounds the silence between two pieces."""
     more = True
     while more:
-        message = await _next(call, patience)
+        message = await _next(call)
         more = message.get("more_body", False)
         if piece := message.get("body", b""):
             yield piece
@@ -152,8 +159,9 @@ def check_lines_media(call: Call) -> None:
     _check_media(call.raw_headers, *lines)
 
 
-async def _rest(call: Call, data: bytes, largest: int, patience: float) -> bytes:
+async def _rest(call: Call, data: bytes, largest: int) -> bytes:
     parts, size = [data], len(data)
+    patience = call.app.settings.read_timeout
     try:
         async with asyncio.timeout(patience):
             while True:
@@ -169,12 +177,11 @@ async def _rest(call: Call, data: bytes, largest: int, patience: float) -> bytes
         raise _too_slow(patience) from None
 
 
-async def _next(call: Call, patience: float) -> Any:
+async def _next(call: Call) -> Any:
     try:
-        async with asyncio.timeout(patience):
-            return await _message(call)
+        return await call.app.reading.wait(_message(call))
     except TimeoutError:
-        raise _too_slow(patience) from None
+        raise _too_slow(call.app.reading.seconds) from None
 
 
 async def _message(call: Call) -> Any:

@@ -251,16 +251,19 @@ class _Connection:
     async def _put(self, op: bytes, members: bytes) -> None:
         """One message. Raises _Dropped when it cannot be written within the server's time."""
         try:
-            async with asyncio.timeout(self._app.settings.write_timeout), self._writing:
-                self._seq += 1
-                text = b'{"op":"%b","seq":%d,%b}' % (op, self._seq, members)
-                await self._send({"type": "websocket.send", "text": text.decode()})
+            await self._app.writing.wait(self._write(op, members))
         except TimeoutError:
             log.info("server.reader_dropped", extra={"route": "/ws"})
             abort(self._call.scope)
             raise _Dropped from None
         except Exception as error:
             raise _Dropped from error
+
+    async def _write(self, op: bytes, members: bytes) -> None:
+        async with self._writing:
+            self._seq += 1
+            text = b'{"op":"%b","seq":%d,%b}' % (op, self._seq, members)
+            await self._send({"type": "websocket.send", "text": text.decode()})
 
     # what there is to say ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from inferq.server.call import Call, Gone, Reply, Send, Streamed
+from inferq.server.patience import Patience
 
 if TYPE_CHECKING:
     from inferq.server.app import App
@@ -30,7 +31,7 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
         await send({"type": "http.response.body", "body": b""})
         await _close(body.pieces)
         return
-    writer = _Writer(send, app.settings.write_timeout)
+    writer = _Writer(send, app.writing)
     tasks = [
         asyncio.ensure_future(_write(writer, body)),
         asyncio.ensure_future(_watch(call, writer, app.settings.heartbeat if body.media == SSE else None)),
@@ -67,7 +68,7 @@ def abort(scope: Any) -> None:
 
 
 class _Writer:
-    def __init__(self, send: Send, patience: float) -> None:
+    def __init__(self, send: Send, patience: Patience) -> None:
         self._send = send
         self._patience = patience
         self.busy = False
@@ -77,8 +78,7 @@ class _Writer:
         """One piece, whole. Raises TooSlow."""
         self.busy = self.wrote = True
         try:
-            async with asyncio.timeout(self._patience):
-                await self._send({"type": "http.response.body", "body": piece, "more_body": more})
+            await self._patience.wait(self._send({"type": "http.response.body", "body": piece, "more_body": more}))
         except TimeoutError:
             raise TooSlow from None
         finally:

@@ -85,7 +85,7 @@ async def submit(call: Call) -> Reply:
     first task is answered, with status 200."""
     body = call.body
     key = call.header_text("Idempotency-Key")
-    mark = new_id()
+    mark = new_id() if key is not None or isinstance(body, list) or body.key is not None else ""
     if isinstance(body, list):
         if key is not None:
             raise InvalidRequest("expected it with one task, got a list: give each task its own `key`", parameter="Idempotency-Key")

@@ -133,9 +133,7 @@ async def deliveries(call: Call) -> Reply:
     """List messages to this receiver, newest first: state, attempts, the status of the last one."""
     require_everything(call.principal)
     query: DeliveriesQuery = call.query
-    page = await call.queue.webhooks.deliveries(
-        call.path["name"], failed=query.failed, limit=query.limit, after=_cursor(query.after)
-    )
+    page = await call.queue.webhooks.deliveries(call.path["name"], failed=query.failed, limit=query.limit, after=_cursor(query.after))
     return Reply(Listing(page.deliveries, None if page.after is None else str(page.after)))
 
 
