@@ -66,6 +66,10 @@ def test_ids_are_those_that_the_verb_is_for(offered: Completes, ids: list[str]) 
         ("inferq list -o js", ["json", "jsonl"]),
         ("inferq pri", ["priority"]),
         ("inferq list --sta", ["--status", "--state"]),
+        ("inferq list st", ["state:", "started:"]),
+        ("inferq list state:failed,pe", ["state:failed,pending"]),
+        ("inferq cancel --query -tag:x", []),
+        ("inferq cancel --query pri", ["priority:"]),
         ("inferq models pull smol", ["smollm2-135m-instruct"]),
     ],
 )

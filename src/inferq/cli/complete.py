@@ -21,6 +21,7 @@ _STATES_FOR: Final = {
     "priority": _WAITING_OR_RUNNING,
     "wait": _WAITING_OR_RUNNING,
     "retry": ("failed", "cancelled"),
+    "delete": ("completed", "failed", "cancelled"),
 }
 """Which tasks a verb is likely meant for; any where it is not named here."""
 
@@ -88,6 +89,20 @@ def _catalogue(_: click.Context, __: str) -> Items:
     from inferq.executors.models import CATALOG
 
     return map(CompletionItem, CATALOG)
+
+
+def _conditions(_: click.Context, incomplete: str) -> Items:
+    """Fields of the filter language; of a field with a closed list its values."""
+    from inferq.query import FIELDS, field_named
+    from inferq.query.reading import words_of
+
+    sign = "-" if incomplete.startswith("-") else ""
+    name, colon, written = incomplete.removeprefix("-").partition(":")
+    field = field_named(name) if colon else None
+    if field is None:
+        return [CompletionItem(f"{sign}{field.name}:", help=field.meaning) for field in FIELDS.values()]
+    before = "".join(written.rpartition(",")[:2])
+    return [CompletionItem(f"{sign}{name}:{before}{word}") for word in words_of(field)]
 
 
 # ── what the queue knows ────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,6 +175,7 @@ _OF_PARAMETER: Final[dict[str, Source]] = {
     "actions": _words("chat", "generate", "embed", "execute", "request"),
     "types": _events,
     "json": _fields,
+    "query": _conditions,
 }
 _OF_GROUP: Final[dict[tuple[str, str], Source]] = {
     ("config", "keys"): _keys,
@@ -172,6 +188,7 @@ _OF_GROUP: Final[dict[tuple[str, str], Source]] = {
     ("backends", "names"): _backends,
     ("keys", "key"): _asked(_named("keys", "name", "id")),
     ("keys", "names"): _asked(_named("keys", "name", "id")),
+    ("operations", "operation_id"): _asked(_named("operations", "id")),
     ("webhooks", "name"): _asked(_named("webhooks", "name")),
     ("webhooks", "names"): _asked(_named("webhooks", "name")),
 }

@@ -317,6 +317,11 @@ _EXPECTED: Final = {
 }
 
 
+def words_of(field: Field) -> tuple[str, ...]:
+    """What may be written as a value of the field, where that is a closed list or has names; else nothing."""
+    return {"state": KNOWN_STATES, "size": SIZES, "code": KNOWN_CODES, "priority": tuple(PRIORITIES)}.get(field.kind, ())
+
+
 def state_names(text: Text) -> tuple[str, ...]:
     """The states that a value of `state:` stands for."""
     named = [name for name in KNOWN_STATES if (name.startswith(text.text) if text.prefix else name == text.text)]
