@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"aiohttp", "httptools", "ssl", "socket"} | { "asyncio", "rich", "yaml", "sqlite3", "msgspec", "platformdirs", "logging", "importlib.metadata"}
+HEAVY = {"aiohttp", "httptools", "ssl", "socket", "asyncio", "rich", "yaml", "sqlite3", "msgspec", "platformdirs", "logging"}
+HEAVY |= {"importlib.metadata"}
 
 _PROBE = """
 import contextlib, io, json, sys
