@@ -209,7 +209,7 @@ class NewTask(msgspec.Struct, gc=False):
 
 class Task(msgspec.Struct, gc=False):
     """A task as the store knows it. `attempt` is the number of the latest attempt (0: none yet), `failures` how many burnt a retry,
-    `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled.
+    `lost` how many vanished with their worker. Instants are Unix milliseconds. `due` is set while it is scheduled, not while held.
     `backend` is where the latest attempt was made, `remote` whether that is a remote one."""
 
     id: str

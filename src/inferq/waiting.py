@@ -120,7 +120,7 @@ def retry_after(facts: Facts, lane: str | None = None) -> float:
 
 
 def _scheduled(task: Task, facts: Facts) -> Waiting:
-    due = task.due or 0
+    due = NEVER if task.due is None else task.due
     if due >= NEVER:
         return Waiting(task_id=task.id, state=task.state, gate="held", reason="held: its batch is paused; `inferq batch resume` lets it go")
     after = f" after {task.code}: {task.error}" if task.code else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import stat
@@ -250,3 +251,17 @@ def test_filters_and_bulk_changes_go_to_the_server(cli: Cli, server: str) -> Non
     assert cli("--url", server, "delete", "--query", "tag:a", "--yes", "--json=state,done").json == {"state": "done", "done": 2}
     assert cli("--url", server, "list", "-q").lines == [ids[2]]
     assert cli("--url", server, "operations", "list", "--json=verb,done").json == [{"verb": "delete", "done": 2}]
+
+
+def test_a_batch_is_sent_watched_and_collected_at_the_server(cli: Cli, server: str, home: Path) -> None:
+    rows = [{"executor": "echo", "action": "echo", "payload": {"n": n}} for n in range(3)]
+    (home / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = cli("--url", server, "submit", "batch", "--file", "rows.jsonl", "--name", "far", "--sync", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert [task["status"] for task in ran.json["tasks"]] == ["completed"] * 3
+    assert [json.loads(line)["line"] for line in cli("--url", server, "batch", "results", "far", "--follow").lines] == [1, 2, 3]
+    assert cli("--url", server, "batch", "list", "-q").lines == [ran.json["batch_id"]]
+    wrong = cli("--url", server, "submit", "batch", "--file", "-", stdin='{"executor": "echo", "action": "sing"}')
+    assert wrong.code == 2
+    assert "line 1: action: expected an action of executor echo" in wrong.err
+    assert cli("--url", server, "batch", "show", "nothing").code == 5

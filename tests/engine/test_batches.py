@@ -230,6 +230,9 @@ async def test_a_paused_batch_waits_and_goes_on(idle: AsyncQueue) -> None:
     assert (await batch.pause()).state is BatchState.PAUSED
     counts = (await idle.stats()).states
     assert (counts["scheduled"], counts["pending"]) == (1100, 0)
+    (item,) = await idle.batches.items(batch.id, limit=1)
+    assert (await idle.get(item.task_id)).due is None
+    assert "its batch is paused" in await idle.why(item.task_id)
     assert (await batch.resume()).state is BatchState.RUNNING
     assert (await idle.stats()).states["pending"] == 1100
 

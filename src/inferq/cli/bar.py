@@ -20,7 +20,7 @@ class Bar:
     """Shows the progress of a batch; nothing where the user wants none."""
 
     def __init__(self, app: App) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = app.redraws
         self._shown = app.progress
         self._drawn = False
         self._last = 0.0

@@ -16,7 +16,7 @@ from inferq.cli.records import ago, iso, short_id
 
 if TYPE_CHECKING:
     from inferq.batch import Batch
-    from inferq.queue import AsyncQueue
+    from inferq.door import AsyncDoor
 
 _HERE = "inferq.cli.batch"
 VERBS = {
@@ -97,7 +97,7 @@ def list_(app: App, unfinished: bool, limit: int) -> None:
     """List batches, newest first."""
 
     async def run() -> None:
-        async with app.store() as queue:
+        async with app.queue() as queue:
             found = await queue.batches.list(unfinished=unfinished, limit=limit)
         app.out.records([record_of(entry) for entry in found], COLUMNS)
 
@@ -111,15 +111,15 @@ def show(app: App, batch_id: str) -> None:
     _change(app, batch_id, _look)
 
 
-async def _look(queue: AsyncQueue, batch_id: str) -> Batch:
+async def _look(queue: AsyncDoor, batch_id: str) -> Batch:
     return await queue.batches.get(batch_id)
 
 
-def _change(app: App, batch_id: str, act: Callable[[AsyncQueue, str], Awaitable[Batch]]) -> None:
+def _change(app: App, batch_id: str, act: Callable[[AsyncDoor, str], Awaitable[Batch]]) -> None:
     """Do it and print the batch as it is then."""
 
     async def run() -> None:
-        async with app.store() as queue:
+        async with app.queue() as queue:
             found = await act(queue, batch_id)
         app.out.record(record_of(found), COLUMNS)
 
@@ -142,7 +142,7 @@ def watch(app: App, batch_id: str, output_file: str | None) -> None:
     from inferq.cli.batch_load import exit_of, follow
 
     async def run() -> None:
-        async with app.store() as queue:
+        async with app.queue() as queue:
             handle = await queue.batches.handle(batch_id)
             app.resume = f"the batch goes on; watch it again with: inferq batch watch {handle.id}"
             ended = await follow(app, queue, handle, output=output_file)
@@ -178,7 +178,7 @@ async def _results(app: App, batch_id: str, *, only_errors: bool, follow: bool, 
     from inferq.task import State
 
     last = after
-    async with app.store() as queue:
+    async with app.queue() as queue:
         async for item in queue.batches.results(batch_id, follow=follow, after=after):
             last = item.line
             app.resume = f"go on with: inferq batch results {batch_id} --follow --after {last}"
@@ -208,7 +208,7 @@ def errors(app: App, batch_id: str) -> None:
     )
 
     async def run() -> None:
-        async with app.store() as queue:
+        async with app.queue() as queue:
             found = await queue.batches.failures(batch_id)
         app.out.records([{name: getattr(entry, name) for name in entry.__struct_fields__} for entry in found], columns)
 
@@ -222,7 +222,7 @@ def errors(app: App, batch_id: str) -> None:
 def retry(app: App, batch_id: str, codes: tuple[str, ...], cancelled: bool) -> None:
     """Make its failed tasks again, with their first places and a fresh budget of retries."""
 
-    async def act(queue: AsyncQueue, name: str) -> Batch:
+    async def act(queue: AsyncDoor, name: str) -> Batch:
         count = await queue.batches.retry_failed(name, only=codes, cancelled=cancelled)
         say(f"{count} tasks are made again")
         return await queue.batches.get(name)
@@ -258,7 +258,7 @@ def cancel(app: App, batch_id: str, reason: str) -> None:
 def priority(app: App, batch_id: str, level: int) -> None:
     """Change the priority of what waits. LEVEL is low (1), normal (5), high (10), critical (15) or any integer."""
 
-    async def act(queue: AsyncQueue, name: str) -> Batch:
+    async def act(queue: AsyncDoor, name: str) -> Batch:
         say(f"{await queue.batches.set_priority(name, level)} tasks were moved")
         return await queue.batches.get(name)
 
@@ -272,7 +272,7 @@ def delete(app: App, batch_id: str, first: bool, yes: bool) -> None:
     """Remove a batch with its tasks and results, for good. Refused (6) while some of them wait or run."""
 
     async def run() -> None:
-        async with app.store() as queue:
+        async with app.queue() as queue:
             found = await queue.batches.get(batch_id)
             if not yes:
                 click.confirm(f"remove batch {found.name or found.id} with {found.total} tasks and their results?", abort=True, err=True)

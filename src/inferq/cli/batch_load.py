@@ -21,8 +21,8 @@ from inferq.cli.stream import result_record, why
 
 if TYPE_CHECKING:
     from inferq.batch import Batch, BatchItem, LineError
+    from inferq.door import AsyncDoor
     from inferq.doors.batches import AsyncBatch
-    from inferq.queue import AsyncQueue
 
 _EXITS = (
     Exit.FAILED, Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.REJECTED, Exit.INTERRUPTED,
@@ -105,7 +105,7 @@ async def _submit(app: App, file: str, given: dict[str, Any]) -> None:
     sync = given["sync"] or given["output_file"] is not None or given["fail_fast"]
     app.resume = f"nothing was submitted, or only a part of it; go on with the same command and --resume ({_again(file, given)})"
     begun = time.monotonic()
-    async with app.store() as queue:
+    async with app.queue() as queue:
         try:
             loaded = await _load(queue, file, given)
         except BatchInvalid as error:
@@ -134,7 +134,7 @@ def _again(file: str, given: dict[str, Any]) -> str:
     return " ".join(part for part in (f"--file {file}", named) if part)
 
 
-async def _load(queue: AsyncQueue, file: str, given: dict[str, Any]) -> AsyncBatch:
+async def _load(queue: AsyncDoor, file: str, given: dict[str, Any]) -> AsyncBatch:
     from inferq.cli.output import stdin_is_terminal
 
     if file == "-" and stdin_is_terminal():
@@ -180,7 +180,7 @@ def exit_of(batch: Batch) -> Exit:
 # ── what is printed ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _announce(app: App, queue: AsyncQueue, made: Batch) -> None:
+async def _announce(app: App, queue: AsyncDoor, made: Batch) -> None:
     if app.out.format == "id":
         app.out.write(made.id)
     elif app.out.format == "text":
@@ -193,7 +193,7 @@ async def _announce(app: App, queue: AsyncQueue, made: Batch) -> None:
         await _whole(app, queue, made, {"status": "submitted"}, lambda item: _entry(item, status="submitted"))
 
 
-async def _whole(app: App, queue: AsyncQueue, made: Batch, head: dict[str, Any], entry: Callable[[BatchItem], dict[str, Any]]) -> None:
+async def _whole(app: App, queue: AsyncDoor, made: Batch, head: dict[str, Any], entry: Callable[[BatchItem], dict[str, Any]]) -> None:
     """One JSON object, its tasks written as they are read: a batch may be longer than memory."""
     fields = {"batch_id": made.id, "batch_size": made.total, **head}
     wanted = app.out.fields or FIELDS
@@ -209,7 +209,7 @@ async def _whole(app: App, queue: AsyncQueue, made: Batch, head: dict[str, Any],
     app.out.write("]}")
 
 
-async def _lines(queue: AsyncQueue, batch_id: str) -> AsyncIterator[BatchItem]:
+async def _lines(queue: AsyncDoor, batch_id: str) -> AsyncIterator[BatchItem]:
     """Every line of a batch as it stands, in input order."""
     after = 0
     while page := await queue.batches.items(batch_id, after=after, limit=200):
@@ -240,7 +240,7 @@ def outcome(item: BatchItem) -> dict[str, Any]:
 
 async def follow(
     app: App,
-    queue: AsyncQueue,
+    queue: AsyncDoor,
     handle: AsyncBatch,
     *,
     output: str | None = None,
@@ -285,7 +285,7 @@ def _written(output: str | None) -> AbstractContextManager[IO[bytes] | None]:
     return nullcontext() if output is None else Path(output).open("wb")
 
 
-async def _watch(app: App, queue: AsyncQueue, handle: AsyncBatch, bar: Bar, *, fail_fast: bool) -> Batch:
+async def _watch(app: App, queue: AsyncDoor, handle: AsyncBatch, bar: Bar, *, fail_fast: bool) -> Batch:
     begun, told = time.monotonic(), not app.progress
     async for step in handle.progress(every=bar.every):
         bar.show(step)

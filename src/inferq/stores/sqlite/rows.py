@@ -82,7 +82,7 @@ def task_from(row: Row) -> Task:
         failures=failures,
         lost=lost,
         worker=worker,
-        due=due,
+        due=None if due == NEVER else due,
         created=created,
         started=started,
         finished=finished,
