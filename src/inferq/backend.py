@@ -70,6 +70,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     slots: int
     backends: tuple[BackendView, ...] = ()
+    overflows: bool = True
+    """Whether remote backends take whatever local ones have no free slot for."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):

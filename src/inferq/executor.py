@@ -172,6 +172,10 @@ class Executor:
         """Asked by `doctor` and health checks; must not cost money."""
         return Health(ok=True)
 
+    async def loaded(self) -> list[str] | None:
+        """Names of the models that are in the backend's memory now; None when it cannot say."""
+        return None
+
     async def models(self) -> list[str]:
         """Names of the models this backend can run now; empty when it has no such notion."""
         return []

@@ -207,11 +207,21 @@ def _serving(lane: str, notices: Iterable[Notice]) -> list[tuple[Notice, Backend
     return [(notice, view) for notice in notices for view in notice.backends if serves(view, lane)]
 
 
+def _usable(lane: str, facts: Facts) -> list[tuple[Notice, BackendView]]:
+    """Those that serve the lane and whose slots its tasks may count on: not remote ones that only some tasks may go to."""
+    found = _serving(lane, facts.notices)
+    if lane_parts(lane)[2] is not None or all(notice.overflows for notice, _ in found):
+        return found
+    near = {notice.worker for notice, view in found if not view.remote and _closed(view, lane, facts.now) is None}
+    return [(notice, view) for notice, view in found if not view.remote or notice.overflows or notice.worker not in near]
+
+
 def _capacity(lane: str | None, facts: Facts) -> int:
     """Slots of all workers together that the lane's tasks (None: any task) may use."""
     total = 0
+    usable = [(notice, view) for notice in facts.notices for view in notice.backends] if lane is None else _usable(lane, facts)
     for notice in facts.notices:
-        views = [view for view in notice.backends if view.state == "up" and (lane is None or serves(view, lane))]
+        views = [view for owner, view in usable if owner is notice and view.state == "up"]
         if views:
             total += min(notice.slots, sum(notice.slots if view.slots is None else view.slots for view in views))
     return total
@@ -221,7 +231,7 @@ def _free(lane: str, facts: Facts) -> int:
     """Slots that should be free for the lane now; what runs where is known by backend, not by worker."""
     room = sum(notice.slots for notice in facts.notices) - sum(facts.running.values())
     slots: dict[str, int] = {}
-    for notice, view in _serving(lane, facts.notices):
+    for notice, view in _usable(lane, facts):
         if _closed(view, lane, facts.now) is None:
             slots[view.name] = slots.get(view.name, 0) + (notice.slots if view.slots is None else view.slots)
     return min(room, sum(max(0, count - facts.running.get(name, 0)) for name, count in slots.items()))

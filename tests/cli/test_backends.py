@@ -157,3 +157,8 @@ def test_a_listing_says_why_each_task_waits(cli: Callable[..., Any], home: Path)
     cli("submit", "chat", "--executor", "echo", "--model", "m", "hi")
     assert "no worker is running on this store" in cli("list").out
     assert Settings(store=StoreSettings()).worker.discover
+
+
+def test_models_in_memory_are_asked_of_every_backend_that_can_say(cli: Any, configured: Path) -> None:
+    assert cli("models", "ps", "-o", "json").json == []
+    assert "gpu: it does not say which models it has in memory" in cli("models", "ps", "--backend", "gpu").err

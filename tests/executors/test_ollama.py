@@ -101,6 +101,14 @@ async def test_an_unstreamed_chat_gives_its_text_as_one_chunk(double: Double, ma
     assert double.seen[0].json["stream"] is False
 
 
+async def test_models_in_memory_are_told_apart_from_those_on_disk(double: Double) -> None:
+    double.says(says(wire.tags("hot:latest")))
+    executor = OllamaExecutor("ollama", {"base_url": double.url})
+    assert await executor.loaded() == ["hot:latest"]
+    assert [seen.path for seen in double.seen] == ["/api/ps"]
+    await executor.close()
+
+
 async def test_embeddings_come_as_lists(double: Double, make: Make) -> None:
     double.says(says(wire.embeddings([0.5, -1], [1.0, 2.0])))
     chunks, answer = await ask(make(), "embed", {"input": ["a", "b"], "truncate": False}, options={"num_ctx": 64})

@@ -18,6 +18,7 @@ models = LazyGroup(
     "models",
     verbs={
         "list": Verb("inferq.cli.models:list_", "List the models that can run now."),
+        "ps": Verb("inferq.cli.models:ps", "List the models that are in memory now."),
         "pull": Verb("inferq.cli.models:pull", "Fetch a small model that runs inside inferq."),
     },
     aliases={"ls": "list"},
@@ -75,7 +76,27 @@ def list_(app: App, backend: str | None) -> None:
     app.run(_list(app, backend))
 
 
-async def _list(app: App, only: str | None) -> None:
+@click.command(
+    cls=Command,
+    examples="""
+        inferq models ps
+        inferq models ps --backend ollama -o json
+    """,
+    exits=(Exit.NOT_FOUND,),
+    fields=("model", "backend", "executor"),
+)
+@click.option("--backend", help="Only this backend.")
+@output_options()
+@click.pass_obj
+def ps(app: App, backend: str | None) -> None:
+    """List the models that are in memory now.
+
+    Every configured backend is asked; one that cannot say is named on stderr when it is asked for alone.
+    """
+    app.run(_list(app, backend, loaded=True))
+
+
+async def _list(app: App, only: str | None, *, loaded: bool = False) -> None:
     import asyncio
 
     configured = app.loaded().settings.backends
@@ -84,7 +105,7 @@ async def _list(app: App, only: str | None) -> None:
         known = ", ".join(backend.name for backend in configured)
         warn(f"inferq: no backend is called {only!r}; configured are {known}")
         app.end(Exit.NOT_FOUND)
-    found = await asyncio.gather(*(models_of(backend) for backend in chosen))
+    found = await asyncio.gather(*(models_of(backend, loaded=loaded) for backend in chosen))
     records: list[dict[str, Any]] = []
     for backend, (names, problem) in zip(chosen, found, strict=True):
         if problem and (only or app.verbose or backend.executor == "ollama"):
@@ -94,7 +115,7 @@ async def _list(app: App, only: str | None) -> None:
     app.out.records(records, columns, key="model")
 
 
-async def models_of(backend: BackendSettings, *, patience: float = 5.0) -> tuple[list[str], str]:
+async def models_of(backend: BackendSettings, *, patience: float = 5.0, loaded: bool = False) -> tuple[list[str], str]:
     """The models of a backend, and what went wrong where it could not say; never longer than `patience` seconds."""
     import asyncio
 
@@ -104,7 +125,8 @@ async def models_of(backend: BackendSettings, *, patience: float = 5.0) -> tuple
     try:
         executor = load(backend.executor)(backend.name, backend.opened())
         async with asyncio.timeout(patience):
-            return sorted(await executor.models()), ""
+            names = await executor.loaded() if loaded else await executor.models()
+            return ([], "it does not say which models it has in memory") if names is None else (sorted(names), "")
     except TimeoutError:
         return [], f"no answer within {patience:g} s"
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and one bad backend must not hide the others

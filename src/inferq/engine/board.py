@@ -111,7 +111,7 @@ class Board:
         """How this process stands this moment."""
         now, loop_now = self._clock.read(), self._loop.time()
         views = tuple(backend.view(now, loop_now) for backend in self._backends)
-        return Notice(worker=self._store.instance, slots=self.slots, backends=views)
+        return Notice(worker=self._store.instance, slots=self.slots, backends=views, overflows=self._backends.rules.policy == "overflow")
 
     async def _post(self) -> None:
         now = self._clock.read()
@@ -121,7 +121,7 @@ class Board:
             await self._store.drop_record(NOTICE, self._name, now, quiet=True)
             self._posted = b""
         self._name = self._store.instance
-        body = msgspec.json.encode(Notice(worker=self._name, slots=self.slots, backends=views))
+        body = msgspec.json.encode(msgspec.structs.replace(self.notice(), worker=self._name, backends=views))
         if body != self._posted:
             self._posted = body
             await self._store.put_record(RecordPut(NOTICE, self._name, body, quiet=True), now)

@@ -103,6 +103,10 @@ class OllamaExecutor(ModelServer):
         """Asks for the version."""
         return await self._asked("/api/version", _version)
 
+    async def loaded(self) -> list[str]:
+        """The models in the server's memory. Raises ExecutorError."""
+        return await self._get("/api/ps", ollama.models_of)
+
     async def models(self) -> list[str]:
         """The models that are on the server's disk. Raises ExecutorError."""
         return await self._get("/api/tags", ollama.models_of)
