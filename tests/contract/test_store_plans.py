@@ -213,7 +213,8 @@ def full_of(tmp_path: Path, count: int) -> sqlite3.Connection:
     )
     db.execute("INSERT INTO payload (seq, spec) SELECT seq, ? FROM task", (spec,))
     db.execute("INSERT INTO label (name, value, seq) SELECT 'tag', 'nightly', seq FROM task WHERE seq % 7 = 0")
-    db.execute("INSERT INTO label (name, value, seq) SELECT 'batch', 'b1', seq FROM task WHERE seq % 5 = 0")
+    db.execute("INSERT INTO batch (number, id, tenant, source, digest, metadata, created) VALUES (1, 'b1', '', '', '', x'7b7d', 0)")
+    db.execute("UPDATE task SET batch = 1 WHERE seq % 5 = 0")
     db.execute("INSERT INTO idempotency (tenant, key, digest, seq, id) SELECT 't1', 'k' || seq, x'', seq, id FROM task WHERE seq % 3 = 0")
     db.execute("UPDATE counter SET tasks = (SELECT count(*) FROM task WHERE task.state = counter.state)")
     db.execute(

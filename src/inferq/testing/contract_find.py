@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferq.batch import BatchLine, NewBatch
 from inferq.errors import FailureCode, InvalidQuery
 from inferq.executor import Answer
 from inferq.query import Search, matches, parse, search
@@ -22,7 +23,7 @@ from inferq.testing.peer import Peer, new_task
 def kept(spec: Submission, *, size: Size = "low", estimate: int = 7) -> NewTask:
     """A task as the door makes one of this submission."""
     labels = [("tag", tag) for tag in dict.fromkeys(spec.tags)]
-    labels += [(name, value) for name, value in (("schedule", spec.schedule), ("batch", spec.batch)) if value is not None]
+    labels += [] if spec.schedule is None else [("schedule", spec.schedule)]
     return NewTask(
         id=new_id(),
         flow=FlowKey(lane_of(spec.executor, spec.model, spec.backend), spec.priority, size, spec.tenant),
@@ -33,6 +34,7 @@ def kept(spec: Submission, *, size: Size = "low", estimate: int = 7) -> NewTask:
         digest=b"" if spec.key is not None else None,
         due=spec.scheduled_at,
         expires=spec.deadline,
+        batch=spec.batch,
         labels=tuple(labels),
     )
 
@@ -98,9 +100,16 @@ class _Chance:
     async def lives(self, here: Peer) -> None:
         """Tasks that came at different times and stand in every state."""
         number = 0
+        for batch in ("b1", "b2"):
+            await here.store.create_batch(NewBatch(batch), here.now)
         for _ in range(6):
-            await here.add(*(self.task(number + n, here.now.wall) for n in range(10)))
-            number += 10
+            for _ in range(10):
+                number += 1
+                task = self.task(number, here.now.wall)
+                if task.batch is None:
+                    await here.add(task)
+                else:
+                    await here.store.add_lines(task.batch, [BatchLine(number, None, task)], here.now)
             here.clock.advance(self.pick.choice([0.001, 1, 30]))
             for claim in await here.claim(self.pick.randint(2, 7)):
                 here.clock.advance(self.pick.choice([0, 0.5, 20]))

@@ -23,7 +23,7 @@ _COLUMNS: Final = {
     "scheduled": "t.due",
     "tokens": "t.estimate",
 }
-_LABELS: Final = frozenset({"tag", "batch", "schedule"})
+_LABELS: Final = frozenset({"tag", "schedule"})
 
 Condition = tuple[str, list[Any]]
 
@@ -122,6 +122,9 @@ def _condition(test: Test, now: int, flows: Flows) -> Condition | None:
     if name == "key":
         sql, values = _text("i.key", test)
         return f"EXISTS (SELECT 1 FROM idempotency AS i WHERE i.seq = t.seq AND {sql})", values  # noqa: S608 - our own names
+    if name == "batch":
+        sql, values = _text("b.id", test)
+        return ("t.batch IS NOT NULL", []) if test.present else (f"t.batch IN (SELECT number FROM batch AS b WHERE {sql})", values)  # noqa: S608 - our own names
     if name in _LABELS:
         sql, values = _text("l.value", test)
         return f"EXISTS (SELECT 1 FROM label AS l WHERE l.seq = t.seq AND l.name = ? AND {sql})", [name, *values]  # noqa: S608 - our own names

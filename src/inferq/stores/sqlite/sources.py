@@ -176,8 +176,10 @@ def by_arrival(db: sqlite3.Connection, flows: Flows, asked: Search, found: Condi
 
 
 def _ranges(db: sqlite3.Connection, asked: Search, found: Conditions, numbers: list[int] | None, counts: dict[int, int]) -> list[Range]:
-    """What is walked: labels and failure codes leave out most, then rare states, then flows, then states; else all tasks are walked."""
-    ranges = _labelled(db, asked)
+    """What is walked: batches, labels and failure codes leave out most, then rare states, then flows, then states; else all tasks are."""
+    ranges = _of_batches(db, asked, numbers)
+    if ranges is None:
+        ranges = _labelled(db, asked)
     if ranges is None:
         ranges = _failing(asked)
     if ranges is None and numbers == [PENDING]:
@@ -281,8 +283,21 @@ def _pending(db: sqlite3.Connection, found: Conditions | None) -> list[Range] | 
     return [Range("task INDEXED BY task_ready", "flow = ? AND state = 1", (flow,)) for flow in flows]
 
 
+def _of_batches(db: sqlite3.Connection, asked: Search, numbers: list[int] | None) -> list[Range] | None:
+    states = sorted(NUMBERS.values()) if numbers is None else numbers
+    for test in _sure(asked, "batch"):
+        begun = [begins("id", prefix) for prefix in test.prefixes] + [("id = ?", [text]) for text in dict.fromkeys(test.texts)]
+        batches: set[int] = set()
+        for sql, values in begun:
+            batches |= {number for (number,) in db.execute(f"SELECT number FROM batch WHERE {sql} LIMIT ?", (*values, _MOST_STREAMS))}  # noqa: S608 - our own names
+        if len(batches) * len(states) <= _MOST_STREAMS:
+            pairs = [(one, state) for one in sorted(batches) for state in states]
+            return [Range("task INDEXED BY task_batch", "batch = ? AND state = ?", pair) for pair in pairs]
+    return None
+
+
 def _labelled(db: sqlite3.Connection, asked: Search) -> list[Range] | None:
-    for test in _sure(asked, "batch", "tag", "schedule"):
+    for test in _sure(asked, "tag", "schedule"):
         values = list(test.texts)
         for prefix in test.prefixes:
             values += _values_of(db, test.field, prefix)
