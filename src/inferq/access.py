@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from inferq.errors import Forbidden, InvalidTask, TaskNotFound, Unauthenticated
-from inferq.task import Submission, priority_name
+from inferq.task import Submission, Task, priority_name
 
 Role = Literal["read", "submit", "operator", "admin"]
 """What a key may do, each role including the ones before it.
@@ -246,6 +246,16 @@ def authorise(principal: Principal, submission: Submission) -> Submission:
     if principal.tenant is None or submission.tenant == principal.tenant:
         return submission
     return msgspec.structs.replace(submission, tenant=principal.tenant)
+
+
+def authorise_again(principal: Principal, task: Task) -> None:
+    """Raises Forbidden for a task that this principal could not submit itself: making it run once more is no way around a key."""
+    authorise(principal, msgspec.structs.replace(task.spec, schedule=None, priority=task.priority, tenant=task.flow.tenant))
+
+
+def is_bounded(principal: Principal) -> bool:
+    """Whether there are tasks of its tenant that the principal could not submit itself."""
+    return bool(principal.models or principal.executors) or principal.max_priority is not None
 
 
 def _not_among(what: str, principal: Principal, allowed: Iterable[str], got: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from inferq.server.route import Lines, Ndjson, Sse
@@ -119,3 +120,54 @@ async def test_a_list_shows_only_ones_own_and_the_admin_sees_all(open_site: Any)
 
     assert await listed(key.secret) == {mine.id}
     assert await listed(boss.secret) == {mine.id, ids["waiting"], ids["failed"]}
+
+
+@pytest.mark.parametrize("bounds", [{"models": ["n*"]}, {"max_priority": "low"}, {"executors": ["other"]}], ids=str)
+async def test_what_a_key_may_not_submit_it_cannot_have_made_again(open_site: Any, bounds: dict[str, Any]) -> None:
+    """Tasks that a stronger key of the tenant made: no retry, retry of a batch, bulk retry or schedule is a way around one's own key."""
+    site = await open_site(work=False)
+    keys = site.queue.keys
+    strong, weak = [
+        {"headers": {"authorization": f"Bearer {(await keys.create(name, role='operator', tenant=THEIRS, **of)).secret}"}}
+        for name, of in (("strong", {}), ("weak", bounds))
+    ]
+    fields = {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": MESSAGES}}
+    task = (await site.post("/api/tasks", fields, **strong))["id"]
+    lines = {"content-type": "application/x-ndjson", **strong["headers"]}
+    batch = (await site.post("/api/batches/import", data=msgspec.json.encode(fields), headers=lines))["batch"]["id"]
+    await site.post("/api/cron", {"name": "s", "expression": "0 0 1 1 *", "task": fields, "enabled": False}, **strong)
+    for path in (f"/api/tasks/{task}", f"/api/batches/{batch}"):
+        await site.post(f"{path}/cancel", **weak)
+
+    for method, path, body in (
+        ("POST", f"/api/tasks/{task}/retry", None),
+        ("POST", f"/api/batches/{batch}/retry", {"cancelled": True}),
+        ("POST", "/api/cron/s/run", None),
+        ("POST", "/api/cron/s/enable", None),
+        ("PUT", "/api/cron/s", {"expression": "* * * * *"}),
+    ):
+        status, problem, _ = await site.ask(method, path, json=body, **weak)
+        assert (status, problem["code"]) == (403, "forbidden"), (path, problem)
+    for who, count in ((weak, 0), (strong, 2)):
+        assert (await site.queue.stats()).states["cancelled"] == 2
+        bulk = await site.post("/api/operations", {"verb": "retry", "q": "state:cancelled"}, **who)
+        done = await site.get(f"/api/operations/{bulk['id']}?wait=20", **who)
+        assert (done["state"], done["done"]) == ("done", count)
+    assert not (await site.queue.schedules.get("s")).enabled
+
+
+async def test_numbers_do_not_tell_a_tenant_the_models_of_others(open_site: Any) -> None:
+    site = await open_site(work=False)
+    await site.queue.submit("echo", "chat", model="secret-model", payload={"messages": MESSAGES}, tenant=OURS)
+    key = await site.queue.keys.create("b", role="operator", tenant=THEIRS)
+    for path in ("/api/stats", "/api/status", "/metrics", "/api/backends", "/api/executors", "/"):
+        status, body, _ = await site.ask("GET", path, headers={"authorization": f"Bearer {key.secret}"})
+        assert (status in (200, 403), "secret-model" in str(body)) == (True, False), path
+
+
+async def test_a_tenants_operator_switches_no_backend(site: Any) -> None:
+    key = await site.queue.keys.create("b", role="operator", tenant=THEIRS)
+    for switch in ("drain", "disable", "enable", "test"):
+        status, _, _ = await site.ask("POST", f"/api/backends/echo/{switch}", headers={"authorization": f"Bearer {key.secret}"})
+        assert status == 403, switch
+    assert (await site.queue.backends.get("echo")).state == "up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from inferq.access import require_everything
 from inferq.backend import BackendInfo
 from inferq.doors.backends import Tested
 from inferq.errors import InvalidTask, RecordNotFound
@@ -35,6 +36,7 @@ async def show(call: Call) -> Reply:
 )
 async def drain(call: Call) -> Reply:
     """Give a backend no more tasks. Running ones go on: it is drained when `busy` is 0."""
+    require_everything(call.principal)
     return Reply(await call.queue.backends.drain(call.path["name"], reason=call.body.reason))
 
 
@@ -49,18 +51,21 @@ async def drain(call: Call) -> Reply:
 )
 async def disable(call: Call) -> Reply:
     """Give a backend no more tasks until it is enabled."""
+    require_everything(call.principal)
     return Reply(await call.queue.backends.disable(call.path["name"], reason=call.body.reason))
 
 
 @route("POST", "/api/backends/{name}/enable", role="operator", returns={200: BackendInfo}, errors=(RecordNotFound,))
 async def enable(call: Call) -> Reply:
     """Undo drain and disable."""
+    require_everything(call.principal)
     return Reply(await call.queue.backends.enable(call.path["name"]))
 
 
 @route("POST", "/api/backends/{name}/test", role="operator", returns={200: Tested}, errors=(RecordNotFound,))
 async def test(call: Call) -> Reply:
     """Ask a backend now how it is. The answer says whether it works; the status is 200 either way."""
+    require_everything(call.principal)
     return Reply(await call.queue.backends.test(call.path["name"]))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import check_priority, sees
+from inferq.access import authorise_again, check_priority, is_bounded, sees
 from inferq.batch import Batch, BatchFailures, BatchItem, Form
 from inferq.doors.batches import LoadOptions
 from inferq.errors import (
@@ -229,8 +229,23 @@ async def cancel(call: Call) -> Reply:
 async def retry(call: Call) -> Reply:
     """Make a batch's failed tasks again."""
     body: RetryBody = call.body
-    count = await call.queue.batches.retry_failed((await _batch(call)).id, only=body.only, cancelled=body.cancelled)
+    found = await _batch(call)
+    if is_bounded(call.principal):
+        await _check_again(call, f"batch:{found.id} state:failed{',cancelled' if body.cancelled else ''}")
+    count = await call.queue.batches.retry_failed(found.id, only=body.only, cancelled=body.cancelled)
     return Reply(Counted(count))
+
+
+async def _check_again(call: Call, q: str) -> None:
+    """Raises Forbidden, before anything is changed, where one of these tasks is not covered by the caller's key."""
+    after = None
+    while True:
+        page = await call.queue.list(q, limit=1000, after=after)
+        for task in page.tasks:
+            authorise_again(call.principal, task)
+        after = page.after
+        if after is None:
+            return
 
 
 @route(

@@ -7,9 +7,10 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import check_priority, sees
+from inferq.access import Principal, check_priority, sees
 from inferq.errors import Conflict, InvalidQuery, InvalidTask, RecordNotFound, WaitTimeout
 from inferq.operation import Operation
+from inferq.query import Compare, Query, Term, Text, written
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.wire import native
@@ -41,14 +42,14 @@ class OperationsQuery(msgspec.Struct, forbid_unknown_fields=True):
 )
 async def create(call: Call) -> Reply:
     """Cancel, retry, move or delete all tasks that pass a filter. It goes on by itself, also when the caller leaves or the server is
-    started again. With `dry_run` only count and show examples."""
+    started again. With `dry_run` only count and show examples. A retry finds only tasks that the caller's key could submit."""
     body: OperationBody = call.body
     level = None if body.priority is None else native.priority(body.priority)
     if level is not None:
         check_priority(call.principal, level)
     made = await call.queue.operations.start(
         body.verb,
-        body.q,
+        _covered(call.principal, body.q) if body.verb == "retry" else body.q,
         priority=level,
         reason=body.reason,
         dry_run=body.dry_run,
@@ -60,6 +61,18 @@ async def create(call: Call) -> Reply:
     if body.dry_run:
         return Reply(made)
     return Reply(made, 202, {"location": f"{call.scope.get('root_path', '')}/api/operations/{made.id}"})
+
+
+def _covered(principal: Principal, q: str) -> str:
+    """A filter that finds, of what `q` finds, only tasks of priorities, executors and models that the key covers."""
+    terms = [
+        Term(field, tuple(Text(name.removesuffix("*"), prefix=name.endswith("*")) for name in names))
+        for field, names in (("executor", principal.executors), ("model", principal.models))
+        if names
+    ]
+    if principal.max_priority is not None:
+        terms.append(Term("priority", (Compare("<=", principal.max_priority),)))
+    return f"{q} {written(Query(tuple(terms)))}" if terms else q
 
 
 @route("GET", "/api/operations", role="read", query=OperationsQuery, returns={200: Listing[Operation]})

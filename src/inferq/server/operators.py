@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 import inferq
+from inferq.access import require_everything
 from inferq.errors import InferqError
 from inferq.metrics import Gauge, Labels
 from inferq.query import Search
@@ -73,7 +74,8 @@ def _is_verbose(call: Call) -> bool:
 
 @route("GET", "/metrics", role="read", returns={200: Plain(CONTENT_TYPE)}, tag="operators")
 async def metrics(call: Call) -> Reply:
-    """Give the numbers in Prometheus' text format."""
+    """Give the numbers in Prometheus' text format. They name every tenant's models, so a tenant's key is refused."""
+    require_everything(call.principal)
     return Reply(Text(exposition(call.app.metrics, await gauges(call.app)), CONTENT_TYPE), 200, _UNCACHED)
 
 

@@ -154,7 +154,14 @@ async def put(call: Call) -> Reply:
         return Reply(await call.queue.schedules.put(name, replace=False, **given), 201)
     if not sees(call.principal, found.task.tenant):
         raise Conflict(f"expected another name: {name!r} is taken")
+    if "task" not in given:
+        _check_template(call, found)
     return Reply(await call.queue.schedules.update(found.name, **given))
+
+
+def _check_template(call: Call, schedule: Schedule) -> None:
+    """Refuse to have tasks made that this caller could not submit itself."""
+    authorise(call.principal, msgspec.structs.replace(schedule.task, schedule=None))
 
 
 @route("DELETE", "/api/cron/{name}", role="operator", returns={204: None}, errors=_FOUND)
@@ -166,7 +173,9 @@ async def remove(call: Call) -> Reply:
 
 async def enable(call: Call) -> Reply:
     """Let a schedule fire, from now on."""
-    return Reply(await call.queue.schedules.enable((await _schedule(call)).name))
+    schedule = await _schedule(call)
+    _check_template(call, schedule)
+    return Reply(await call.queue.schedules.enable(schedule.name))
 
 
 async def disable(call: Call) -> Reply:
@@ -185,7 +194,7 @@ async def disable(call: Call) -> Reply:
 async def run(call: Call) -> Reply:
     """Make the schedule's task now, whatever its times and policies say. The same idempotency key makes one task."""
     schedule = await _schedule(call)
-    authorise(call.principal, msgspec.structs.replace(schedule.task, schedule=None))
+    _check_template(call, schedule)
     handle = await call.queue.schedules.run(schedule.name, key=call.header_text("Idempotency-Key"))
     task = await handle.refresh()
     spec = task.spec

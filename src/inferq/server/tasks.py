@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import check_priority, require_everything, require_visible
+from inferq.access import authorise_again, check_priority, require_everything, require_visible
 from inferq.clock import SystemClock
 from inferq.errors import (
     DuplicateKey,
@@ -267,6 +267,7 @@ async def cancel(call: Call) -> Reply:
 @route("POST", "/api/tasks/{id}/retry", role="submit", returns={200: TaskView}, errors=(TaskNotFound, WrongState))
 async def retry(call: Call) -> Reply:
     """Make a failed or cancelled task wait again."""
+    authorise_again(call.principal, await _task(call))
     return await _change(call, call.queue.retry)
 
 
