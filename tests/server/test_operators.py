@@ -21,6 +21,7 @@ from inferq import AsyncQueue, Settings
 from inferq.metrics import MOST_NAMES, Metrics, Names
 from inferq.server import create_app
 from inferq.server.openapi import openapi
+from inferq.server.reference import renewed
 from inferq.server.routes import ROUTES
 from inferq.testing import EchoExecutor, wait_until
 
@@ -126,6 +127,16 @@ async def test_the_page_shows_counts_and_addresses_loads_nothing_and_escapes(sit
     assert 'src="http' not in page
 
 
+async def test_the_page_shows_no_counts_without_a_key_where_there_are_keys(site: Any) -> None:
+    key = await site.queue.keys.create("root", role="admin")
+
+    without = (await site.get("/")).decode()
+    with_key = (await site.get("/", headers={"Authorization": f"Bearer {key.secret}"})).decode()
+
+    assert "pending" not in without
+    assert "pending" in with_key
+
+
 async def test_status_and_stats_have_the_forerunners_fields(site: Any, chat: Chat) -> None:
     made = await site.post("/api/tasks", chat())
     await site.queue.wait(made["id"])
@@ -203,3 +214,9 @@ def test_the_document_names_every_route_once() -> None:
     assert len(ids) == len(set(ids)) == len(ROUTES)
     assert all(operation["summary"] for path in document["paths"].values() for operation in path.values())
     assert document["openapi"] == "3.1.0"
+
+
+def test_the_page_about_the_server_lists_every_route() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+
+    assert page == renewed(page), "renew it: python -m inferq.server.reference docs/server.md"

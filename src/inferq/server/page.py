@@ -6,6 +6,8 @@ from html import escape
 from typing import Final
 
 import inferq
+from inferq.access import require_everything
+from inferq.errors import Forbidden, Unauthenticated
 from inferq.server.call import Call, Reply, Text
 from inferq.server.route import Plain, Route, route
 from inferq.server.stats import stats_view
@@ -66,12 +68,10 @@ inferq list</pre>
 """
 
 
-@route("GET", "/", role="read", returns={200: Plain(_HTML)}, tag="operators")
+@route("GET", "/", role="read", open=True, returns={200: Plain(_HTML)}, tag="operators")
 async def home(call: Call) -> Reply:
-    """Show what runs here, in a browser."""
-    stats = await stats_view(call.app)
-    rows = [*stats.states.items(), ("slots free here", stats.workers_idle)]
-    counts = "\n".join(f'<tr><th scope="row">{escape(name)}</th><td class="number">{number:,}</td></tr>' for name, number in rows)
+    """Show what runs here, in a browser. Where keys are configured, the counts are for who gives one."""
+    counts = await _counts(call)
     base = escape(call.base, quote=True)
     page = _PAGE.format(
         version=escape(inferq.__version__),
@@ -81,6 +81,17 @@ async def home(call: Call) -> Reply:
         root=escape(call.scope.get("root_path", ""), quote=True),
     )
     return Reply(Text(page.encode(), _HTML), 200, _HEADERS)
+
+
+async def _counts(call: Call) -> str:
+    try:
+        principal = await call.app.authenticate(call)
+        require_everything(principal)
+    except (Unauthenticated, Forbidden):
+        return "<tr><td>Counts are shown to who gives a key of this server.</td></tr>"
+    stats = await stats_view(call.app)
+    rows = [*stats.states.items(), ("slots free here", stats.workers_idle)]
+    return "\n".join(f'<tr><th scope="row">{escape(name)}</th><td class="number">{number:,}</td></tr>' for name, number in rows)
 
 
 ROUTES: Final[list[Route]] = [home]
