@@ -36,7 +36,6 @@ INDEXED = (
     "tenant:t7 priority:>=high",
     "tag:nightly",
     "tag:rare",
-    "batch:b2",
     "key:k700",
     "error:timeout",
     "created:<now",
@@ -51,7 +50,7 @@ FROM task AS t JOIN payload AS p ON p.seq = t.seq WHERE t.seq < ? ORDER BY t.seq
 
 
 def various(count: int) -> Iterator[Submission]:
-    """Chats of several models, tenants, priorities, tags and batches."""
+    """Chats of several models, tenants, priorities, tags and keys."""
     body = payload(SIZE)
     for n in range(count):
         yield Submission(
@@ -62,7 +61,6 @@ def various(count: int) -> Iterator[Submission]:
             priority=(1, 5, 5, 10)[n % 4],
             tenant=f"t{n % 20}",
             tags=["nightly"] if n % 10 == 0 else ["rare"] if n % 50_000 == 7 else [],
-            batch=f"b{n // 50_000}" if n % 5 == 0 else None,
             key=f"k{n}" if n % 7 == 0 else None,
             metadata={"customer": n % 1000},
         )

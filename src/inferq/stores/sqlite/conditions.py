@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from inferq.query.matching import in_spans, named_backend, text_passes
 from inferq.query.words import Search, Test
@@ -23,6 +26,7 @@ _COLUMNS: Final = {
     "scheduled": "t.due",
     "tokens": "t.estimate",
 }
+_REMEMBERED: Final = 100
 _LABELS: Final = frozenset({"tag", "schedule"})
 
 Condition = tuple[str, list[Any]]
@@ -34,6 +38,7 @@ class Flows:
     def __init__(self) -> None:
         self.keys: dict[int, FlowKey] = {}
         self._last = 0
+        self._passing: dict[tuple[Test, ...], tuple[int, list[int]]] = {}
 
     def refresh(self, db: sqlite3.Connection) -> None:
         """Read what came since the last time. Threads may do so at once: each adds the same."""
@@ -41,14 +46,23 @@ class Flows:
             self.keys[id] = FlowKey(*key)
             self._last = id
 
-    def passing(self, tests: list[Test]) -> list[int]:
-        """The flows whose tasks pass these tests of flows."""
-        return [id for id, key in tuple(self.keys.items()) if all(_flow_passes(key, test) is not test.negated for test in tests)]
+    def passing(self, tests: Sequence[Test]) -> list[int]:
+        """The flows whose tasks pass these tests of flows. Of a question that was put before only the new flows are looked at."""
+        question, all_ = tuple(tests), list(self.keys)
+        seen, found = self._passing.get(question, (0, []))
+        if seen < len(all_):
+            found = found + [id for id in all_[seen:] if all(_flow_passes(self.keys[id], test) is not test.negated for test in tests)]
+            if len(self._passing) >= _REMEMBERED:
+                self._passing.clear()
+            self._passing[question] = len(all_), found
+        return found
 
 
 def _flow_passes(key: FlowKey, test: Test) -> bool:
     if test.field == "priority":
         return test.present or in_spans(key.priority, test)
+    if test.field == "backend":
+        return text_passes((named_backend(key.lane),), test)
     executor, model, _ = lane_parts(key.lane)
     return text_passes(({"executor": executor, "model": model, "size": key.size, "tenant": key.tenant}[test.field],), test)
 
@@ -140,7 +154,7 @@ def _condition(test: Test, now: int, flows: Flows) -> Condition | None:
 
 def _backend(test: Test, flows: Flows) -> Condition:
     """Where its latest attempt was made; before the first one, the backend that its lane names."""
-    named = [id for id, key in tuple(flows.keys.items()) if text_passes((named_backend(key.lane),), test)]
+    named = flows.passing([replace(test, negated=False)])
     sql, values = _text("t.backend", test)
     inside = "t.flow IN (SELECT value FROM json_each(?))"
     return f"CASE WHEN t.backend IS NULL THEN {inside} ELSE {sql} END", [json_list(named), *values]
