@@ -291,3 +291,22 @@ def test_a_program_without_an_event_loop_does_the_same(tmp_path: Path) -> None:
         assert [found.id for found in queue.batches.list()] == [batch.id]
         batch.delete()
         assert queue.batches.list() == []
+
+
+async def test_tasks_of_a_batch_are_listed_by_the_filter_language(idle: AsyncQueue) -> None:
+    first = await idle.batches.from_jsonl(lines(map(row, range(3))))
+    second = await idle.batches.from_jsonl(lines(map(row, range(2))))
+    await idle.cancel((await idle.batches.items(first.id, limit=1))[0].task_id)
+    for query, count in (
+        (f"batch:{first.id}", 3),
+        (f"batch:{first.id} state:cancelled", 1),
+        (f"batch:{first.id},{second.id}", 5),
+        (f"-batch:{first.id}", 2),
+        (f"batch:{first.id[:-4]}*", 3),
+        ("batch:none", 0),
+        ("batch:none*", 0),
+        ("batch:*", 5),
+    ):
+        page = await idle.list(query)
+        assert len(page.tasks) == count, query
+        assert [task.seq for task in page.tasks] == sorted((task.seq for task in page.tasks), reverse=True)
