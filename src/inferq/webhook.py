@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ import msgspec
 from inferq.config.secret import MASK, looks_secret
 from inferq.errors import InvalidSignature, InvalidTask
 from inferq.events import EVENT_TYPES, Event, RecordChanged, type_filter
-from inferq.query import matches, parse, search
+from inferq.query import Query, matches, parse, search
 from inferq.task import FlowKey, NewTask, Submission, Task, labels_of, lane_of, new_id
 
 KIND: Final = "webhook"
@@ -70,13 +71,13 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def wants(self, event: Event) -> bool:
         """Whether an event of this type is to be delivered; tasks are judged by `passes`."""
-        return self.enabled and event.position > self.since and not is_own(event) and type_filter(self.events)(event.type)
+        return self.enabled and event.position > self.since and not is_own(event) and _filter(self.events)(event.type)
 
     def passes(self, task: Task | None, now: int) -> bool:
         """Whether the task of an event passes the filter; what has no task passes no filter."""
         if not self.query:
             return True
-        return task is not None and matches(task, search(parse(self.query), now))
+        return task is not None and matches(task, search(_parsed(self.query), now))
 
     @property
     def view(self) -> WebhookView:
@@ -94,6 +95,16 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             created=self.created,
             failing_since=self.failing_since,
         )
+
+
+@lru_cache(maxsize=256)
+def _filter(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    return type_filter(patterns)
+
+
+@lru_cache(maxsize=256)
+def _parsed(query: str) -> Query:
+    return parse(query)
 
 
 class WebhookView(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from inferq.access import TENANT, TenantLimits
-from inferq.errors import RateLimited
+from inferq.errors import QueueFull, RateLimited
 from inferq.executor import Answer
 from inferq.policy import Want
 from inferq.store import RecordPut
@@ -150,6 +150,19 @@ class LimitContract(ContractBase):
             except RateLimited:
                 refused += 1
         assert refused == 3
+
+    async def test_waiting_messages_of_webhooks_do_not_fill_the_queue_for_others(self, here: Peer) -> None:
+        later = here.now.wall + 60_000
+        await here.add(*(new_task("ops", executor="webhook", due=later if n % 2 else None) for n in range(10)))
+        await here.add(new_task(), new_task(), limit=2)
+        with pytest.raises(QueueFull, match="2 of at most 2"):
+            await here.add(new_task(), limit=2)
+
+    async def test_many_flows_of_tenants_without_limits_are_claimed_in_order_beside_one_with(self, here: Peer) -> None:
+        await limit(here, "a", concurrency=1)
+        added = await here.add(*(new_task(tenant=f"t{n % 9}") for n in range(36)), new_task(tenant="a"), new_task(tenant="a"))
+        flows = [head.flow for head in await here.heads()]
+        assert [claim.task.id for claim in await here.take(flows, limit=100)] == added[:37]
 
     async def test_unreadable_limits_are_no_limits(self, here: Peer) -> None:
         await here.store.put_record(RecordPut(TENANT, "a", b"nonsense"), here.now)

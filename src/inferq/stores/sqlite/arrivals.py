@@ -8,7 +8,7 @@ from inferq.clock import Now
 from inferq.errors import DuplicateKey, InferqError, QueueFull
 from inferq.events import TaskSubmitted
 from inferq.store import RecordPut
-from inferq.stores.sqlite.limits import check_room
+from inferq.stores.sqlite.limits import check_room, waiting_deliveries
 from inferq.stores.sqlite.records import put_one
 from inferq.stores.sqlite.rows import NEVER, PENDING, SCHEDULED, Row
 from inferq.stores.sqlite.statements import SQL, write_many
@@ -63,7 +63,7 @@ class Arrivals:
             self.settle()
             waiting = self._tx.count(State.PENDING) + self._tx.count(State.SCHEDULED)
             count = len(fresh(new, known))
-            if waiting + count > limit:
+            if waiting + count > limit and (waiting := waiting - waiting_deliveries(self._tx)) + count > limit:
                 raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
         return known
 

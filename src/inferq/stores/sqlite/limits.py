@@ -20,6 +20,7 @@ from inferq.events import Event, RecordChanged
 from inferq.stores.sqlite.statements import SQL, within
 from inferq.stores.sqlite.transaction import Flow, Known, Transaction, head_of
 from inferq.task import Head, NewTask
+from inferq.webhook import LANES
 
 log: Final = logging.getLogger("inferq.store")
 
@@ -125,7 +126,17 @@ def check_room(tx: Transaction, fresh: Sequence[NewTask]) -> None:
 
 
 def _waiting(tx: Transaction, tenant: str) -> int:
-    numbers = [*tx.known.tenants.get(tenant, ()), *(number for key, number in tx.new_ids.items() if key.tenant == tenant)]
+    return _waiting_in(
+        tx, [*tx.known.tenants.get(tenant, ()), *(number for key, number in tx.new_ids.items() if key.tenant == tenant)]
+    )
+
+
+def waiting_deliveries(tx: Transaction) -> int:
+    """Messages of webhooks that wait: a receiver that is down must not fill the queue for others. Asked only where it is full."""
+    return _waiting_in(tx, [number for number, flow in tx.known.flows.items() if flow.key.lane.startswith(LANES)])
+
+
+def _waiting_in(tx: Transaction, numbers: Sequence[int]) -> int:
     if not numbers:
         return 0
     flows = (tx.flows.get(number) or tx.known.flows[number] for number in numbers)

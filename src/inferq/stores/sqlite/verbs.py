@@ -78,6 +78,11 @@ def _pop_tier(
             flow = tx.peek(named)
             if flow is not None and flow.head is not None and flow.key.lane not in paused:
                 heap.append((flow.head, flow.id))
+    if room is not None:
+        # Where none of these tenants has a limit, claiming costs what it always does.
+        rooms = {number: room.left(tx.known_key(number).tenant) for _, number in heap}
+        heap = [entry for entry in heap if rooms[entry[1]] != 0]
+        room = room if any(rooms[number] is not None for _, number in heap) else None
     heapq.heapify(heap)
     taken: list[tuple[FlowKey, Popped]] = []
     singly = len(heap) > _MANY
