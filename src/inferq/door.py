@@ -7,10 +7,10 @@ import asyncio
 import builtins
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from inferq.errors import AmbiguousId, InvalidTask, TaskCancelled, TaskError, Ta
 from inferq.events import Event
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
+from inferq.query import Query, matches, parse, search
 from inferq.store import Cursor, Filter, LoggedChunk, Page, Position, StoreStats, Where, query_of
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult
 from inferq.waiting import Waiting
@@ -36,6 +37,7 @@ log: Final = logging.getLogger("inferq.queue")
 _LONGEST: Final = 1000 * 365.25 * 86_400
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
+Reaction = TypeVar("Reaction", bound=Callable[[Event], object])
 
 
 class QueueStats(msgspec.Struct, frozen=True):
@@ -382,6 +384,44 @@ class AsyncDoor(ABC):
     @abstractmethod
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
         """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
+
+    def on(self, *types: str, query: str = "") -> Callable[[Reaction], Reaction]:
+        """As a decorator: call the function for each such event from now on, in this process, as long as the queue is open.
+
+            @queue.on("task.failed", query="tag:billing")
+            async def alert(event): ...
+
+        `types` are as in `events`; `query` is a filter (docs/filters.md) that the event's task must pass. A coroutine function is awaited
+        beside. Messages that survive a crash of this program are webhooks. Raises ValueError, InvalidQuery.
+        """
+        asked = parse(query) if query else None
+        if asked is not None:
+            search(asked, self._clock.read().wall)
+
+        def add(reaction: Reaction) -> Reaction:
+            def told(event: Event) -> None:
+                if asked is None:
+                    self._react(reaction, event)
+                elif getattr(event, "task_id", ""):
+                    self.keep(asyncio.create_task(judged(event, asked)))
+
+            async def judged(event: Event, asked: Query) -> None:
+                try:
+                    task = await self.get(getattr(event, "task_id", ""))
+                except TaskNotFound:
+                    return
+                if matches(task, search(asked, self._clock.read().wall)):
+                    self._react(reaction, event)
+
+            self.subscribe(told, *types)
+            return reaction
+
+        return add
+
+    def _react(self, reaction: Callable[[Event], object], event: Event) -> None:
+        answer = reaction(event)
+        if isinstance(answer, Coroutine):
+            self.keep(asyncio.create_task(answer))
 
     # change ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from inferq.door import AsyncDoor, Moment, QueueStats
+from inferq.door import AsyncDoor, Moment, QueueStats, Reaction
 from inferq.errors import StoreClosed, TaskError
 from inferq.events import Event
 from inferq.handle import Duration
@@ -320,6 +320,24 @@ class Door(ABC, Generic[D]):
         stop = self.call(add())
 
         return lambda: self._background.soon(stop)
+
+    def on(self, *types: str, query: str = "") -> Callable[[Reaction], Reaction]:
+        """As a decorator: call the function from the queue's callback thread for each such event from now on, as long as the queue is open.
+
+            @queue.on("task.failed", query="tag:billing")
+            def alert(event): ...
+
+        `types` are as in `events`; `query` is a filter (docs/filters.md) that the event's task must pass. Raises ValueError, InvalidQuery.
+        """
+
+        def add(reaction: Reaction) -> Reaction:
+            async def enter() -> None:
+                self.asynchronous.on(*types, query=query)(functools.partial(self.tell, reaction))
+
+            self.call(enter())
+            return reaction
+
+        return add
 
     # change ----------------------------------------------------------------------------------------------------------
 
