@@ -26,9 +26,16 @@ def test_every_test_that_the_page_names_exists() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("gap", [*(f"a{number:02}" for number in range(1, 23)), *(f"c{number:02}" for number in range(1, 12))])
+GAPS = [
+    *(f"a{number:02}" for number in range(1, 23)),
+    *(f"b{number:02}" for number in range(1, 20) if number not in (9, 17)),  # those two are of web pages
+    *(f"c{number:02}" for number in range(1, 12)),
+]
+
+
+@pytest.mark.parametrize("gap", GAPS)
 def test_each_gap_has_a_test_of_its_number(gap: str) -> None:
-    names = {name for file in (TESTS / "forerunners").glob("test_*.py") for name in _functions(file)}
+    names = {name for file in TESTS.rglob("test_*.py") for name in _functions(file)}
     assert any(name.startswith(f"test_{gap}_") for name in names)
 
 
