@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from inferq.config import BreakerSettings, HealthSettings, RemoteSettings
 from inferq.errors import Reject, RetryLater, TaskFailed, Unavailable
 from inferq.executor import Answer, Chunk, Executor, Health
 from inferq.store import RecordPut
-from inferq.task import State, Tried
+from inferq.task import State, Tried, lane_of
 from inferq.testing import wait_until
 
 
@@ -178,6 +179,29 @@ async def test_an_open_breaker_lets_tasks_wait_without_burning_attempts_and_one_
     assert probes == len(only.calls) - 23
 
 
+async def test_several_lanes_of_one_model_have_one_probe_between_them(opened: Any) -> None:
+    gated = Gated("gated")
+    queue = await opened(at(gated, remote=True, slots=9), settings=small(failures=1, delay=0.02, max_retries=0, slots=9))
+    (backend,) = queue.places()
+    backend.failed(lane_of("k", "m"), "connect", 0.0, random.Random(1), task="x", reason="refused")
+    waiting = [await queue.submit("k", "work", model="m", remote=remote) for remote in (True, None)]
+    await wait_until(lambda: gated.running >= 1)
+    assert (gated.running, backend.breakers["m"].probing) == (1, True)
+    gated.let_all_go()
+    for task in waiting:
+        await task.result()
+    assert gated.most <= 2
+    assert backend.breakers == {}
+
+
+async def test_a_time_that_a_task_sets_itself_says_nothing_of_the_backend(opened: Any) -> None:
+    gated = Gated("gated")
+    queue = await opened(at(gated), settings=small(failures=1, delay=60.0, max_retries=0))
+    for _ in range(3):
+        assert (await (await ask(queue, timeout=0.01)).wait()).code == "timeout"
+    assert queue.places()[0].breakers == {}
+
+
 async def test_the_breaker_of_one_model_leaves_the_others_alone(opened: Any) -> None:
     only = Place("only")
     queue = await opened(at(only), settings=small(failures=1, delay=60.0, max_retries=0))
@@ -189,6 +213,17 @@ async def test_the_breaker_of_one_model_leaves_the_others_alone(opened: Any) -> 
     blocked = await ask(queue)
     await (await queue.submit("k", "work", model="other")).result()
     assert (await blocked.refresh()).state is State.PENDING
+
+
+async def test_why_a_task_waits_quotes_no_other_tasks_error(opened: Any) -> None:
+    only = Place("only")
+    only.trouble = Unavailable("500: cannot parse 'my secret prompt'", failure="server_error")
+    queue = await opened(at(only), settings=small(failures=1, delay=60.0, max_retries=0))
+    await (await ask(queue)).wait()
+    found = await queue.explain((await ask(queue)).id)
+    assert (found.gate, "secret" in found.reason) == ("breaker", False)
+    assert "secret" not in repr(await queue.backends.list())
+    assert "only failed 1 times (server_error)" in found.reason
 
 
 async def test_work_goes_round_a_backend_whose_breaker_is_open(opened: Any) -> None:

@@ -59,7 +59,7 @@ class Aftermath:
                 self._changed()
             backend.heard = self._loop.time()
             return outcome
-        self._learn(backend, lane, attempt.claim.task.id, outcome)
+        self._learn(backend, lane, attempt.claim.task.id, None if attempt.set_its_own_clock else outcome)
         if outcome is None:
             return None
         if backend.remote or attempt.tried:
@@ -79,7 +79,9 @@ class Aftermath:
             self._backends.changed()
             self._changed()
         code = None if outcome.kind == "released" else outcome.code
-        if backend.failed(lane, code, now, self._rng, task=task, reason=outcome.error):
+        # A server's own words may quote the prompt, and everybody who waits is told the reason.
+        reason = outcome.error if code == "connect" else str(code)
+        if backend.failed(lane, code, now, self._rng, task=task, reason=reason):
             self._changed()
 
     def _note(self, backend: Backend, attempt: Attempt, error: ExecutorError) -> None:

@@ -111,6 +111,12 @@ class Attempt:
         self._deadline: asyncio.TimerHandle | None = None
         self._silence: asyncio.TimerHandle | None = None
 
+    @property
+    def set_its_own_clock(self) -> bool:
+        """Whether it ran out of a time that the task itself had set: that says nothing of the backend."""
+        spec = self.claim.task.spec
+        return (self._stop == "timeout" and spec.timeout is not None) or (self._stop == "idle" and spec.idle_timeout is not None)
+
     def interrupt(self, why: Stop) -> None:
         """Cancel the running call; the first reason counts."""
         if self._stop is None and not self._ended:

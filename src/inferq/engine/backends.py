@@ -162,12 +162,13 @@ class Backends:
             return []
         lanes: dict[str, list[str]] = {}
         further: list[Pool] = []
+        probed: set[tuple[str, str]] = set()
         for lane in heads.lanes:
             if lane in paused:
                 continue
             serving = self.serving(lane)
             if len(serving) > 1:
-                further += self._shared(lane, serving, heads, room=room, now=now)
+                further += self._shared(lane, serving, heads, probed, room=room, now=now)
                 continue
             for backend in serving:
                 free = self.free(backend, room)
@@ -175,7 +176,7 @@ class Backends:
                     continue
                 if backend.is_open(lane, now):
                     lanes.setdefault(backend.name, []).append(lane)
-                elif backend.breakers and backend.gate(lane, now) == "probe":
+                elif backend.breakers and backend.gate(lane, now) == "probe" and _first_probe(probed, backend, lane):
                     further.append(Pool(backend.name, (lane,), 1, backend.remote))
         return [self._plain(name, found, room) for name, found in lanes.items()] + further
 
@@ -183,7 +184,9 @@ class Backends:
         backend = self._by_name[name]
         return Pool(name, lanes, self.free(backend, room), backend.remote)
 
-    def _shared(self, lane: str, serving: Sequence[Backend], heads: Heads, *, room: int, now: float) -> list[Pool]:
+    def _shared(
+        self, lane: str, serving: Sequence[Backend], heads: Heads, probed: set[tuple[str, str]], *, room: int, now: float
+    ) -> list[Pool]:
         """A pool for each backend that could have the lane's tasks, with its say about who comes first."""
         gates = [(backend, backend.gate(lane, now)) for backend in serving]
         usable = [(backend, gate) for backend, gate in gates if gate != "shut"]
@@ -195,7 +198,7 @@ class Backends:
         found: list[Pool] = []
         for backend, gate in usable:
             free = self.free(backend, room)
-            if free > 0:
+            if free > 0 and (gate != "probe" or _first_probe(probed, backend, lane)):
                 free = 1 if gate == "probe" else free
                 found.append(Pool(backend.name, (lane,), free, backend.remote, self._ranking(backend, wish, view), backend.weight))
         return found
@@ -258,6 +261,15 @@ class Backends:
         for backend, error in zip(self._by_name.values(), closing, strict=True):
             if error is not None:
                 log.warning("backend.close_failed", exc_info=error, extra={"backend": backend.name})
+
+
+def _first_probe(probed: set[tuple[str, str]], backend: Backend, lane: str) -> bool:
+    """Whether nobody else in this round probes that model there: several lanes may need it."""
+    place = (backend.name, model_of(lane))
+    if place in probed:
+        return False
+    probed.add(place)
+    return True
 
 
 class _Ranking:

@@ -149,6 +149,8 @@ class AsyncQueue(AsyncDoor):
         await self._drop_all()
         if self._keys is not None:
             self._keys.close()
+        if self._explains is not None:
+            self._explains.close()
         self._store = self._keys = self._operations = self._explains = None
         await store.close()
 

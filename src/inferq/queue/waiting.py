@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -11,8 +12,8 @@ import msgspec
 from inferq.access import TENANT, TenantLimits
 from inferq.backend import NOTICE, Notice
 from inferq.clock import Clock
-from inferq.events import TaskCompleted
-from inferq.store import Filter, Store
+from inferq.events import BackendChanged, RecordChanged, TaskCompleted
+from inferq.store import Change, Filter, Store
 from inferq.task import State, Task
 from inferq.waiting import Facts, Waiting, explain, retry_after
 
@@ -20,8 +21,8 @@ log: Final = logging.getLogger("inferq.queue")
 
 _HISTORY: Final = 2000
 """Events that are read back to learn how long attempts take."""
-_FRESH_MS: Final = 500
-"""What was gathered is good for so long: a page of fifty tasks asks once."""
+_FRESH: Final = 0.25
+"""Seconds that what was gathered is good for, unless it is heard to have changed: a page of fifty tasks asks once."""
 _GAIN: Final = 0.2
 """Share of the newest attempt in a lane's moving average."""
 _LANES: Final = 1000
@@ -60,6 +61,18 @@ class Explainer:
         self._here = here
         self._pace = Pace()
         self._known: Facts | None = None
+        self._gathered = 0.0
+        self._changes = 0
+        self._loop = asyncio.get_running_loop()
+        self._unlisten = store.listen(self._hear)
+
+    def close(self) -> None:
+        self._unlisten()
+
+    def _hear(self, change: Change) -> None:
+        if change.paused is not None or any(type(event) in (RecordChanged, BackendChanged) for event in change.events):
+            self._known = None
+            self._changes += 1
 
     async def explain(self, task: Task) -> Waiting:
         """Why that task waits."""
@@ -77,22 +90,24 @@ class Explainer:
         return retry_after(await self._facts(), lane)
 
     async def _facts(self) -> Facts:
-        now = self._clock.read().wall
-        if self._known is not None and 0 <= now - self._known.now < _FRESH_MS:
-            return self._known
+        if self._known is not None and self._loop.time() - self._gathered < _FRESH:
+            return msgspec.structs.replace(self._known, now=self._clock.read().wall)
+        changes = self._changes
         await self._pace.update(self._store)
         executed = await self._store.executed()
         running: dict[str, int] = {}
         for one in executed:
             running[one.backend] = running.get(one.backend, 0) + one.running
-        self._known = Facts(
-            now=now,
+        facts = Facts(
+            now=self._clock.read().wall,
             notices=await self.notices(),
             paused=(await self._store.heads())[1],
             running=running,
             service=dict(self._pace.service),
         )
-        return self._known
+        if changes == self._changes:
+            self._known, self._gathered = facts, self._loop.time()
+        return facts
 
     async def notices(self) -> tuple[Notice, ...]:
         """What the workers that are alive say, this process's own as it is this moment."""
