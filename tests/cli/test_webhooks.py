@@ -69,6 +69,9 @@ def test_a_webhook_is_disabled_enabled_and_removed(cli: Any) -> None:
     assert cli("webhooks", "disable", "ops", "--reason", "moving", "--json=enabled,reason").json == [{"enabled": False, "reason": "moving"}]
     assert cli("webhooks", "test", "ops").code == 6
     assert cli("webhooks", "enable", "ops", "--json=enabled").json == [{"enabled": True}]
+    cli("webhooks", "disable", "ops", "--reason", "moving")
+    (finding,) = [row for row in cli("doctor", "-o", "json").json if row["check"] == "webhook ops"]
+    assert (finding["verdict"], "moving" in finding["detail"]) == ("note", True)
     assert cli("webhooks", "remove", "ops", "other").code == 5
     assert cli("webhooks", "remove", "ops").code == 0
     assert cli("webhooks", "list", "-o", "json").json == []

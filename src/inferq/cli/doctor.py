@@ -17,6 +17,7 @@ from inferq.cli.output import Column, field, output_options
 
 if TYPE_CHECKING:
     from inferq.config import BackendSettings
+    from inferq.door import AsyncDoor
 
 Verdict = Literal["ok", "note", "FAIL"]
 
@@ -119,6 +120,7 @@ async def _store(app: App) -> list[Finding]:
         async with app.queue() as queue:
             stats = await queue.store_stats()
             problems = await queue.check()
+            hooks = await _webhooks(queue)
     except (InferqError, OSError) as error:
         return [*findings, Finding("store", "FAIL", str(error))]
     survives = {"full": "a returned submit survives a power cut", "normal": "it survives a crash of the process, not a power cut"}
@@ -126,7 +128,26 @@ async def _store(app: App) -> list[Finding]:
     findings.append(Finding("store", "ok", f"{stats.url}: schema {stats.schema}, {stats.tasks} tasks, {size}"))
     findings.append(Finding("durability", "ok", f"{stats.durability}: {survives.get(stats.durability, '')}"))
     findings += [Finding("store", "FAIL", problem) for problem in problems]
-    return findings
+    return findings + hooks
+
+
+async def _webhooks(queue: AsyncDoor) -> list[Finding]:
+    """Those that are told nothing though they should be."""
+    from inferq.cli.records import ago
+    from inferq.errors import Forbidden
+
+    try:
+        hooks = await queue.webhooks.list()
+    except Forbidden:
+        return []
+    found: list[Finding] = []
+    for hook in hooks:
+        if not hook.enabled and hook.reason:
+            found.append(Finding(f"webhook {hook.name}", "note", f"disabled: {hook.reason}; `inferq webhooks enable {hook.name}`"))
+        elif hook.enabled and hook.failing_since is not None:
+            detail = f"fails since {ago(hook.failing_since)}; see `inferq webhooks deliveries {hook.name}`"
+            found.append(Finding(f"webhook {hook.name}", "note", detail))
+    return found
 
 
 def _place(file: Path) -> list[Finding]:

@@ -11,7 +11,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, field, output_options, say
 from inferq.cli.params import DURATION, HEADER, NAMES, joined
-from inferq.cli.records import ago
+from inferq.cli.records import ago, iso
 
 if TYPE_CHECKING:
     from inferq.door import AsyncDoor
@@ -69,7 +69,7 @@ _COLUMNS = [
     Column("QUERY", field("query")),
     Column("REASON", field("reason")),
     Column("SECRET", lambda record: record["secret_from"] or "kept in the store", wide=True),
-    Column("CREATED", field("created"), lambda record: ago(record["created"]), wide=True),
+    Column("CREATED", lambda record: iso(record["created"]), lambda record: ago(record["created"]), wide=True),
 ]
 _DELIVERY_COLUMNS = [
     Column("ID", field("id")),
@@ -77,8 +77,8 @@ _DELIVERY_COLUMNS = [
     Column("STATE", field("state")),
     Column("STATUS", field("status")),
     Column("ATTEMPTS", field("attempts")),
-    Column("CREATED", field("created"), lambda record: ago(record["created"])),
-    Column("NEXT", field("due"), lambda record: ago(record["due"])),
+    Column("CREATED", lambda record: iso(record["created"]), lambda record: ago(record["created"])),
+    Column("NEXT", lambda record: iso(record["due"]), lambda record: ago(record["due"])),
     Column("ERROR", field("error")),
     Column("EVENT", field("event"), wide=True),
 ]
