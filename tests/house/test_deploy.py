@@ -79,3 +79,12 @@ def test_the_ports_and_volumes_of_the_composition_are_those_of_the_image() -> No
     assert server["ports"] == [f"127.0.0.1:{Settings().server.port}:{Settings().server.port}"]
     assert [volume.partition(":")[2] for volume in server["volumes"]] == re.findall(r"^VOLUME (\S+)", DOCKERFILE, re.MULTILINE)
     assert set(COMPOSE["volumes"]) == {volume.partition(":")[0] for each in COMPOSE["services"].values() for volume in each["volumes"]}
+
+
+def test_make_starts_the_demo_and_a_server_by_commands_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    recipes = dict(re.findall(r"^(\w+):[^\n]*\n\t(.+)$", makefile, re.MULTILINE))
+    assert recipes["demo"] == "$(PY) -m inferq.demo"
+    parses(shlex.split(recipes["serve"].partition("-m inferq ")[2]))
+    assert recipes["serve"].startswith("exec "), "Ctrl-C must reach the server itself"
+    assert re.search(r"^serve:.*\bmodels\b", makefile, re.MULTILINE), "the small model is fetched before"
