@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from inferq.query.fields import META
 from inferq.query.matching import in_spans, named_backend, text_passes
 from inferq.query.words import Search, Test
 from inferq.stores.sqlite.rows import NUMBERS, marks
@@ -221,14 +222,26 @@ def _said_somewhere(test: Test) -> Condition | None:
     texts = (*test.texts, *test.prefixes)
     if test.negated or test.present or not texts or not all(_is_plain(text) for text in texts):
         return None
-    parts = ["CAST(p.spec AS TEXT) LIKE ?"] * len(texts)
-    values = [f"%{text}%" for text in texts]
+    patterns = [f"%{pattern}%" for text in texts for pattern in _patterns(test.field, text)]
+    parts: list[str] = ["CAST(p.spec AS TEXT) LIKE ?"] * len(patterns)
+    values: list[Any] = [*patterns]
     if not test.field:
         for word in texts:
             sql, some = begins("t.id", word.lower())
             parts.append(sql)
             values += some
     return f"({' OR '.join(parts)})", values
+
+
+def _patterns(field: str, text: str) -> list[str]:
+    """How JSON may write it: a value of the metadata stands behind its key, or in a list behind it."""
+    if not field.startswith(META):
+        return [text]
+    key = field.removeprefix(META)
+    names = dict.fromkeys((key, key.rpartition(".")[2]))
+    if not all(_is_plain(name) for name in names):
+        return [text]
+    return [f'"{name}":{begin}' for name in names for begin in (text, f'"{text}', "[")]
 
 
 def _is_plain(text: str) -> bool:

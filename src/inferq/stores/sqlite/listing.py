@@ -15,7 +15,7 @@ from inferq.stores.sqlite.rows import Row, task_from
 from inferq.stores.sqlite.sources import Key, Order, Source, by_arrival, by_time, hull
 from inferq.task import Task
 
-BOUND: Final = 8000
+BOUND: Final = 6000
 """Candidates that one page looks at where narrow columns decide; a page may then be short and still be followed by others."""
 HINTED_BOUND: Final = 4000
 """The same where the text of submissions is looked at."""
@@ -61,20 +61,23 @@ def _gather(db: sqlite3.Connection, source: Source, found: Conditions, asked: Se
     """The first tasks that pass, one more than the limit if there are so many, and how far the candidates were looked at."""
     where, values = found.where()
     left = BOUND if not found.rest else HINTED_BOUND if found.hinted else DECODED_BOUND
+    decoded = 0
     count = limit + 1 if found.is_everything else max(limit + 1, _FIRST)
     tasks: list[Task] = []
     while True:
         table, candidates = source.take(count)
         sql = f"SELECT {_COLUMNS} FROM {table} {_JOINED} WHERE {where}"  # noqa: S608 - our own names, bound values
         more = limit + 1 - len(tasks) if not found.rest else -1
-        tasks += _passing(db.execute(f"{sql} LIMIT ?", (*candidates, *values, more)).fetchall(), found, asked)
+        rows = db.execute(f"{sql} LIMIT ?", (*candidates, *values, more)).fetchall()
+        tasks += _passing(rows, found, asked)
         if len(tasks) > limit:
             return tasks, None
         reached = source.reached()
         left -= count
-        if reached is None or left <= 0:
+        decoded += len(rows) if found.rest else 0
+        if reached is None or left <= 0 or decoded >= DECODED_BOUND:
             return tasks, reached
-        count = min(left, count * 4)
+        count = min(left, count * 4, DECODED_BOUND if found.rest else left)
 
 
 def _passing(rows: list[Row], found: Conditions, asked: Search) -> list[Task]:
