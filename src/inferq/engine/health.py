@@ -79,6 +79,8 @@ class Watch:
         health = await ask(backend, self._settings.timeout)
         if health.ok or health.answered:
             changed = backend.is_up()
+            if changed:
+                log.info("backend %s is up again", backend.name, extra={"event": "backend.up", "backend": backend.name})
             if health.ok and await learn_models(backend, self._settings.timeout):
                 self._backends.changed()
                 changed = True
@@ -96,8 +98,10 @@ class Watch:
         backend.failed_checks += 1
         if backend.failed_checks < self._settings.failures:
             return False
-        log.warning("backend.down", extra={"backend": backend.name, "reason": detail}) if not backend.down else None
-        return backend.is_down(detail)
+        news = backend.is_down(detail)
+        if news:
+            log.warning("backend %s is down: %s", backend.name, detail, extra={"event": "backend.down", "backend": backend.name})
+        return news
 
 
 async def ask(backend: Backend, limit: float) -> Health:
