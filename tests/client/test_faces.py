@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import typing
 from collections.abc import AsyncIterator, Callable
@@ -68,3 +69,37 @@ def test_a_task_in_the_hand_works_with_either() -> None:
     assert issubclass(AsyncQueue, AsyncDoor)
     assert issubclass(AsyncClient, AsyncDoor)
     assert inspect.signature(Handle.__init__).parameters["queue"].annotation == "Door[Any]"
+
+
+def methods(face: type) -> dict[str, Any]:
+    return {name: value for name, value in offered(face).items() if inspect.isfunction(value)}
+
+
+def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+async def test_each_group_of_methods_is_the_same_here_there_and_blocking(group: str) -> None:
+    async with AsyncQueue("sqlite://:memory:", work=False) as here, AsyncClient("http://127.0.0.1:1") as there:
+        near, far = type(getattr(here, group)), type(getattr(there, group))
+    (door,) = {cls for cls in near.__mro__ if cls.__module__ == f"inferq.doors.{group}"} & set(far.__mro__)
+    wanted = methods(door)
+    assert wanted
+    for face in (near, far):
+        assert set(wanted) <= set(methods(face))
+        for name, method in wanted.items():
+            taken, asked = parameters(methods(face)[name]), parameters(method)
+            # What a server tells its own queue besides is nothing that a caller needs to give.
+            assert [one for one in taken if one in asked] == asked
+            assert all(default is not inspect.Parameter.empty for _, _, default in taken[len(asked) :])
+
+    def blocking() -> tuple[type, type]:
+        with Queue("sqlite://:memory:", work=False) as queue, Client("http://127.0.0.1:1") as client:
+            return type(getattr(queue, group)), type(getattr(client, group))
+
+    plain, plain_client = await asyncio.to_thread(blocking)
+    assert plain is plain_client
+    # What takes an asynchronous iterator is of no use to a program without an event loop.
+    usable = {name: parameters(method) for name, method in wanted.items() if "AsyncI" not in str(method.__annotations__)}
+    assert {name: parameters(value) for name, value in methods(plain).items()} == usable
