@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from misbehaving import Proxy
-from served import Open, Site
+from served import Site
 
 import inferq
 from inferq import AsyncClient, Client, Filter, State, Submission, TaskFailed, TaskResult
@@ -123,58 +122,29 @@ async def test_a_reply_that_is_lost_after_the_commit_costs_no_second_task(site: 
     assert (await site.queue.stats()).total == 4
 
 
-async def test_many_may_wait_at_once(site: Site) -> None:
-    handles = await site.client.submit_many([{"executor": "echo", "action": "echo", "payload": {"n": n}} for n in range(100)])
-    results = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
-    assert [result.data["n"] for result in results] == list(range(100))
+@pytest.mark.parametrize("tenant", [None, "acme"], ids=["a key for everything", "a tenant's key"])
+async def test_many_may_wait_at_once_and_share_connections(site: Site, tenant: str | None) -> None:
+    made = await site.queue.keys.create("waiter", role="admin" if tenant is None else "submit", tenant=tenant)
+    await site.queue.pause()
+    async with AsyncClient(site.url, api_key=made.secret) as client:
+        handles = await client.submit_many([{"executor": "echo", "action": "echo", "payload": {"n": n}} for n in range(200)])
+        waiting = [asyncio.create_task(handle.result()) for handle in handles]
+        await wait_until(lambda: len(site.server.server_state.connections) > 16)
+        await site.queue.resume()
+        assert [result.data["n"] for result in await asyncio.gather(*waiting)] == list(range(200))
+        assert len(site.server.server_state.connections) <= 101
+        assert client._ends.refused is (tenant is not None)
 
 
-async def test_connect_chooses_by_the_address(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with await inferq.aconnect(site.url) as there, await inferq.aconnect(str(tmp_path / "inferq.db"), work=False) as here:
-        handle = await there.chat("m", "hello", executor="echo")
-        assert (await here.result(handle.id, timeout=10)).text == "hello"
-        assert (there.url, isinstance(here, inferq.AsyncQueue)) == (site.url, True)
-    monkeypatch.setenv("INFERQ_URL", site.url)
-
-    def plain() -> str | None:
-        with inferq.connect() as queue:
-            return queue.result(handle.id).text
-
-    assert await asyncio.to_thread(plain) == "hello"
-
-
-async def test_a_client_leaves_nothing_behind(open_site: Open, count_open_files: Callable[[], int]) -> None:
-    site = await open_site()
-
-    async def use() -> None:
-        async with AsyncClient(site.url) as client:
-            handles = [await client.chat("m", "hello", executor="echo") for _ in range(5)]
-            await asyncio.gather(*(handle.result(timeout=10) for handle in handles))
-
-    await use()  # the store opens its readers, the library its runtime
-    before = count_open_files()
-    for _ in range(10):
-        await use()
-    await wait_until(lambda: count_open_files() <= before + 5, what="the connections of ten clients to be closed")
-async def test_numbers_and_pauses_are_the_same_on_both_sides(site: Site) -> None:
-    await site.client.pause()
+async def test_a_wait_ends_in_time_although_the_server_is_gone(site: Site) -> None:
+    await site.queue.pause()
     handle = await site.client.chat("m", "hello", executor="echo")
-    assert await site.client.stats() == await site.queue.stats()
-    assert await site.client.paused() == frozenset({"*"})
-    assert "paused" in await site.client.why(handle.id)
-    await site.client.set_priority(handle.id, "critical")
-    assert (await handle.refresh()).priority == 15
-    await site.client.resume()
-    assert (await handle.wait(timeout=10)).state is State.COMPLETED
-
-
-async def test_one_mistake_in_a_list_and_nothing_is_submitted(site: Site) -> None:
-    good = {"executor": "echo", "action": "echo", "payload": {}}
-    for bad in ({**good, "action": "sing"}, {**good, "priority": "urgent"}):
-        with pytest.raises(inferq.InvalidTask, match=r"^submissions\[1\]\.") as caught:
-            await site.client.submit_many([good, bad])
-        assert caught.value.field.startswith("submissions[1].")
-    assert (await site.client.stats()).total == 0
+    async with AsyncClient(site.url, patience=60) as client:
+        await client.stats()
+        waiting = asyncio.create_task(client.wait(handle.id, timeout=0.2))
+        site.server.stop()
+        with pytest.raises(inferq.WaitTimeout):
+            await waiting
 
 
 async def test_the_blocking_client_does_the_same(site: Site) -> None:

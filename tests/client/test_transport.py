@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, get_origin
 
+import msgspec
 import pytest
 from misbehaving import Asked, Scripted, cuts, hangs, refuses, says, sends
 
@@ -13,24 +14,11 @@ import inferq
 from inferq import errors
 from inferq.client import AsyncClient
 from inferq.testing import wait_until
+from inferq.wire.native import StatsView
 
-STATS = {
-    "states": {"pending": 1},
-    "total": 1,
-    "pending_by_priority": {"5": 1},
-    "pending_by_lane": {"echo/m": 1},
-    "workers_active": 0,
-    "workers_idle": 4,
-    "paused": [],
-    "pending_tasks": 1,
-    "running_tasks": 0,
-    "completed_tasks": 0,
-    "failed_tasks": 0,
-    "cancelled_tasks": 0,
-    "scheduled_tasks": 0,
-    "total_tasks": 1,
-    "queues_by_priority": {"normal": 1},
-}
+ZERO = {int: 0, float: 0.0, str: "", bool: False, list: [], dict: {}}
+STATS = {field.name: ZERO[get_origin(field.type) or field.type] for field in msgspec.structs.fields(StatsView)}
+STATS |= {"pending_by_priority": {"5": 1}}
 SUBMITTED = {"id": "t1", "task_id": "t1", "state": "pending", "executor": "echo", "action": "chat", "model": "m", "priority": 5}
 
 

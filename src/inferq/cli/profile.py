@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, field, output_options, say
+
+if TYPE_CHECKING:
+    from inferq.config.profiles import Profiles
 
 profile = LazyGroup(
     "profile",
@@ -39,13 +42,15 @@ _COLUMNS = [
 ]
 
 
-def _records() -> list[dict[str, Any]]:
-    from inferq.config import Places, profiles
-
-    found = profiles.read(Places.here().user)
+def _records(found: Profiles) -> list[dict[str, Any]]:
     return [
         {"name": name, "url": one.url, "api_key": one.api_key, "used": name == found.use} for name, one in sorted(found.profiles.items())
     ]
+
+
+def _print_one(app: App, found: Profiles, name: str) -> None:
+    (record,) = [record for record in _records(found) if record["name"] == name]
+    app.out.record(record, _COLUMNS, key="name")
 
 
 @click.command(
@@ -64,7 +69,9 @@ def list_(app: App) -> None:
 
     A key is shown as the reference it is kept under, never as itself.
     """
-    app.out.records(_records(), _COLUMNS, key="name")
+    from inferq.config import Places, profiles
+
+    app.out.records(_records(profiles.read(Places.here().user)), _COLUMNS, key="name")
 
 
 @click.command(
@@ -75,12 +82,14 @@ def list_(app: App) -> None:
         inferq profile add project --server sqlite:////srv/project/inferq.db
     """,
     exits=(Exit.USAGE,),
+    fields=_FIELDS,
 )
 @click.argument("name")
 @click.option("--server", required=True, metavar="URL", help="The server, or a store's URL.")
 @click.option("--key", default="", metavar="REFERENCE", help="Its key: ${NAME}, file:PATH, or written out.")
 @click.option("--key-stdin", is_flag=True, help="Read the key from standard input, so that it stands in no history.")
 @click.option("--use", "used", is_flag=True, help="Use it from now on.")
+@output_options()
 @click.pass_obj
 def add(app: App, name: str, server: str, key: str, key_stdin: bool, used: bool) -> None:
     """Make a profile, or make the one of that name anew.
@@ -90,7 +99,6 @@ def add(app: App, name: str, server: str, key: str, key_stdin: bool, used: bool)
     from inferq.config import Places, profiles
     from inferq.config.address import is_server
 
-    del app
     if key and key_stdin:
         raise click.UsageError("give the key by --key or by --key-stdin, not by both")
     directory = Places.here().user
@@ -100,6 +108,7 @@ def add(app: App, name: str, server: str, key: str, key_stdin: bool, used: bool)
     if (key or key_stdin) and not is_server(server):
         say(f"{name} is a store, which needs no key")
     say(f"{name} is kept in {profiles.path_of(directory)}" + ("; it is used from now on" if made.use == name else ""))
+    _print_one(app, made, name)
 
 
 def _checked(url: str) -> str:
@@ -125,19 +134,22 @@ def _checked(url: str) -> str:
         inferq profile use --none
     """,
     exits=(Exit.USAGE,),
+    fields=_FIELDS,
 )
 @click.argument("name", required=False, default="")
 @click.option("--none", "nobody", is_flag=True, help="Use none: the configured store, or a server on this machine.")
+@output_options()
 @click.pass_obj
 def use(app: App, name: str, nobody: bool) -> None:
     """Use a profile from now on, where none is named."""
     from inferq.config import Places, profiles
 
-    del app
     if bool(name) == nobody:
         raise click.UsageError("give the name of a profile, or --none")
-    profiles.use(Places.here().user, name)
+    made = profiles.use(Places.here().user, name)
     say(f"{name} is used from now on" if name else "no profile is used from now on")
+    if name:
+        _print_one(app, made, name)
 
 
 @click.command(
@@ -147,8 +159,10 @@ def use(app: App, name: str, nobody: bool) -> None:
         inferq profile rm lab
     """,
     exits=(Exit.USAGE,),
+    fields=_FIELDS,
 )
 @click.argument("name")
+@output_options()
 @click.pass_obj
 def remove(app: App, name: str) -> None:
     """Forget a profile and its key.
@@ -157,6 +171,8 @@ def remove(app: App, name: str) -> None:
     """
     from inferq.config import Places, profiles
 
-    del app
-    profiles.remove(Places.here().user, name)
+    directory = Places.here().user
+    before = profiles.read(directory)
+    profiles.remove(directory, name)
     say(f"{name} is forgotten")
+    _print_one(app, before, name)

@@ -23,6 +23,8 @@ from inferq.errors import ConfigError, ConnectFailed, ConnectionLost, ProtocolEr
 
 KEEP_IDLE: Final = 4.0
 """Seconds an idle connection is kept: some servers close theirs after 5, and a request that meets the closing is lost."""
+MAX_AT_ONCE: Final = 100
+"""Requests that are out at the same time, streams not counted; further ones wait for their turn."""
 MAX_BODY: Final = 1024 * 1024 * 1024
 """Bytes of one whole answer that are accepted."""
 _MAX_HEAD: Final = 256 * 1024
@@ -50,7 +52,6 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
-        self.used = False
         self._open_for_writing = asyncio.Event()
         self._open_for_writing.set()
         self._gone = False
@@ -172,7 +173,6 @@ class _Connection(asyncio.Protocol):
         assert self.transport is not None  # noqa: S101 - narrows the type
         self._reset()
         self.complete = False
-        self.used = True
         self._head = self._loop.create_future()
         self.transport.write(head + body if isinstance(body, bytes) else head)
         if body is not None and not isinstance(body, bytes):
@@ -251,11 +251,12 @@ class Link:
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._ssl: Any = None
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def send(self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str], timeout: float) -> Reply:
         """Ask and read the whole answer, within `timeout` seconds. Raises TransportError in its kinds."""
         try:
-            async with asyncio.timeout(timeout), self._asked(method, path, body, headers) as connection:
+            async with asyncio.timeout(timeout), self._slots, self._asked(method, path, body, headers) as connection:
                 pieces: list[bytes] = []
                 size = 0
                 while piece := await connection.some():

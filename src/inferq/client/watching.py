@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
 from inferq.client.transport import Request, Transport, get
 from inferq.door import AsyncDoor, checked_seconds, is_text
@@ -26,12 +27,24 @@ log: Final = logging.getLogger("inferq.client")
 
 _POLL: Final = 25.0
 """Seconds that one request waits for a task's end; longer ones are cut by proxies."""
+_POLLS: Final = 16
+"""Waits that have a request of their own; more share one connection."""
+_TURN: Final = 1.0
+"""Seconds that one of many waits has a request, where they cannot share a connection."""
+_SLACK: Final = 5.0
+"""Seconds beyond a wait's limit that its last answer may take."""
 
 
 class Watching(AsyncDoor):
     """What of a client waits and watches."""
 
     _patience: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._polling = 0
+        self._turns = asyncio.Semaphore(_POLLS)
+        self._ends = Ends(lambda types, opened: self._events(types, None, opened), self.keep)
 
     @property
     @abstractmethod
@@ -41,28 +54,65 @@ class Watching(AsyncDoor):
     async def wait(self, id: str, timeout: Duration | None = None) -> Task:
         """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
         limit = checked_seconds(timeout, "timeout")
+        try:
+            async with asyncio.timeout(None if limit is None else limit + _SLACK) as scope:
+                found = await self._ended(id, limit)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            found = None
+        if found is None:
+            raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later")
+        return found
+
+    async def _ended(self, id: str, limit: float | None) -> Task | None:
+        """The task when it has ended, None when it has not within the limit (seconds)."""
         loop = asyncio.get_running_loop()
         until = None if limit is None else loop.time() + limit
         bearing = Patience(self.transport, self._patience)
         while True:
             left = _POLL if until is None else min(_POLL, until - loop.time())
-            if left < 0 and limit is not None:
-                raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later")
+            if left < 0 and limit:
+                return None
             asked = loop.time()
             error: InferqError | None = None
             try:
-                task = await self._look(id, max(left, 0.0))
+                task = await self._looked(id, max(left, 0.0))
             except InferqError as failure:
                 error = failure
             else:
                 bearing.relieve()
                 if task.state.is_final:
                     return task
+                if limit == 0:
+                    return None
                 if loop.time() - asked >= left / 2:
                     bearing.progress()
                     continue
             # Lost, or answered before its time, as a server does that closes: not again at once.
             await bearing.bear(error)
+
+    async def _looked(self, id: str, wait: float) -> Task:
+        """The task at its end, or after `wait` seconds."""
+        if self._polling < _POLLS or not wait:
+            self._polling += 1
+            try:
+                return await self._look(id, wait)
+            finally:
+                self._polling -= 1
+        if self._ends.refused:
+            # It shares its turns with the others that wait.
+            async with self._turns:
+                return await self._look(id, min(wait, _TURN))
+        waiter = await self._ends.watch(id)
+        try:
+            task = await self._look(id, 0.0)
+            if not task.state.is_final:
+                done, _ = await asyncio.wait({waiter}, timeout=wait)
+                task = await self._look(id, 0.0) if done else task
+            return task
+        finally:
+            self._ends.forget(id, waiter)
 
     async def _look(self, id: str, wait: float) -> Task:
         request = get("tasks", task_id(id), query={"wait": round(wait, 3)})
