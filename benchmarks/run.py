@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import Bench, Mode
 from processes import ChildFailed
 from report import Row, save, table
-from scenarios import backlog, busy_loop, growth, idle, life, listing, server, slow_disk, startup, streams, submit
+from scenarios import backlog, batch_import, busy_loop, growth, idle, life, listing, server, slow_disk, startup, streams, submit
 from scenarios.slow_disk import sync_ms
 
 FOLDER = Path(__file__).resolve().parent.parent / ".bench"
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, tuple[str, Callable[[Bench], list[Row]]]] = {
     "busy-loop": ("commit while the event loop is 95 % busy", busy_loop.measure),
     "backlog": ("a million waiting, 10,000 flows; memory and start with a million", backlog.measure),
     "streams": ("400 streams of 50 chunks a second, log kept, 400 followers", streams.measure),
+    "import": ("a file of 100,000 JSON lines becomes a batch, against raw inserts; memory it takes", batch_import.measure),
     "list": ("pages of 50 by every kind of filter, a million tasks, against a bare keyset page", listing.measure),
     "startup": ("start of the command line: help, a listing over HTTP, against an empty Python", startup.measure),
     "server": ("durable submits over HTTP, a task's status, 1,000 followers of events", server.measure),

@@ -6,7 +6,6 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping
-from copy import copy
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -126,12 +125,10 @@ class Admission:
             payload = {}
         if self._first is None or self._executor is None or fields != self._like or type(payload) is not dict:
             return self._other(fields, payload)
-        check_json(payload, "payload")
-        submission = copy(self._first)
-        submission.payload = payload
+        submission = msgspec.structs.replace(self._first, payload=payload)
         if self._allow is not None:
             submission = self._allow(submission)
-        return _ready(submission, self._executor, self._max_bytes)
+        return _ready(submission, self._executor, self._max_bytes, suspect=_suspect)
 
     def _other(self, fields: dict[str, Any], payload: Any) -> NewTask:
         """One that differs from those before in more than its payload: checked in every respect, and remembered."""
@@ -143,9 +140,17 @@ class Admission:
         return made
 
 
-def _ready(submission: Submission, executor: Executor, max_bytes: int) -> NewTask:
-    """What has been checked, as the store keeps it. Raises PayloadTooLarge, and what the executor's own rules refuse."""
+def _suspect(spec: bytes) -> bool:
+    """Whether what came from JSON may still hold what is refused: of that, NUL and deep nesting show in the encoded text."""
+    return b"\\u0000" in spec or spec.count(b"[") + spec.count(b"{") > MAX_DEPTH
+
+
+def _ready(submission: Submission, executor: Executor, max_bytes: int, *, suspect: Callable[[bytes], bool] | None = None) -> NewTask:
+    """What has been checked, as the store keeps it; its payload only where it is `suspect`. Raises PayloadTooLarge, and what the
+    executor's own rules refuse."""
     spec = _encoded(submission)
+    if suspect is not None and suspect(spec):
+        check_json(submission.payload, "payload")
     if len(spec) > max_bytes:
         raise PayloadTooLarge(f"expected at most {max_bytes:,} bytes (store.max_payload_bytes), got {len(spec):,}", field="payload")
     _check_executor_rules(submission, executor)

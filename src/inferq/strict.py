@@ -12,7 +12,10 @@ from inferq.errors import InvalidTask
 def strict_json(text: str | bytes) -> Any:
     """Decode JSON from a person's file; repeated keys, NaN and trailing text are InvalidTask instead of silent choices."""
     try:
-        return _decode(text if isinstance(text, str) else str(text, "utf-8"))
+        text = (text if isinstance(text, str) else str(text, "utf-8")).strip(" \t\r\n")
+        value, end = _read(text)
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
     except UnicodeDecodeError as error:
         raise InvalidTask(f"expected JSON in UTF-8, got: {error}") from None
     except json.JSONDecodeError as error:
@@ -22,6 +25,7 @@ def strict_json(text: str | bytes) -> Any:
     except ValueError as error:
         # Python refuses to read integers of more than some thousand digits.
         raise InvalidTask(f"expected JSON, got: {error}") from None
+    return value
 
 
 def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -46,4 +50,4 @@ def _fraction(digits: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction).decode
+_read = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction).raw_decode

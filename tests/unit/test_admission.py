@@ -25,7 +25,8 @@ def executor_of(executor: str, backend: str | None) -> Executor:
     return ECHO
 
 
-values = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5) | st.just("x" * LIMIT)
+numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.none() | st.booleans() | numbers | st.text(max_size=5) | st.just("x" * LIMIT)
 payloads = st.dictionaries(st.sampled_from(["text", "n", "fail", "\x00"]), values, max_size=3) | st.none() | st.just([1])
 rows = st.fixed_dictionaries(
     {"executor": st.sampled_from(["echo", "echo", "echo", "other"]), "action": st.sampled_from(["echo", "echo", "chat", "sing"])},
