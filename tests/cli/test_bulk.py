@@ -122,3 +122,18 @@ def test_on_a_terminal_it_asks_after_showing_what_it_is_about(
     assert b"Why is the sky blue?" in seen
     assert (json.loads(out)["done"] == 3) if code == 0 else (out == "")
     assert len(cli("list", "-q", "state:pending").lines) == left
+
+
+def test_waiting_for_a_filter_waits_for_what_has_not_ended(processes: Any, cli: Any, submit: Any) -> None:
+    ids = [submit("--tag", "a") for _ in range(3)]
+    cli("cancel", ids[0])
+    submit()
+    waiting = processes.start("wait", "--query", "tag:a", "--json=id,state")
+    worker = processes.start("work", "-q")
+    out, _ = waiting.communicate(timeout=60)
+    worker.terminate()
+    assert waiting.returncode == 0
+    assert sorted(json.loads(out), key=lambda one: one["id"]) == [{"id": id, "state": "completed"} for id in ids[1:]]
+    assert cli("wait", "--query", "tag:a").code == 0
+    assert cli("wait", ids[0], "--query", "tag:a").code == 2
+    assert cli("wait").code == 2

@@ -68,30 +68,40 @@ async def _results(app: App, ids: list[str], *, wait: bool, timeout: float | Non
     cls=Command,
     examples="""
         inferq wait 019ab3c4-d5e6-7f01 && echo done
-        inferq wait --timeout 10m $(inferq list -q --tag nightly)
+        inferq wait --timeout 10m --query tag:nightly
         inferq wait --any 019ab3c4-d5e6-7f01 019ab3c4-d5e6-7f02
     """,
     exits=(Exit.FAILED, Exit.PARTIAL, Exit.NOT_FOUND, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.INTERRUPTED),
     fields=(*TASK_FIELDS, "note"),
 )
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--query", "-Q", "query", metavar="QUERY", help="All tasks that pass this filter now and have not ended.")
 @click.option("--all/--any", "all_", default=True, help="Until all have ended (default), or the first one.")
 @click.option("--timeout", type=DURATION, help="Wait no longer than this; the tasks go on.")
 @output_options()
 @click.pass_obj
-def wait(app: App, ids: tuple[str, ...], all_: bool, timeout: float | None) -> None:
+def wait(app: App, ids: tuple[str, ...], query: str | None, all_: bool, timeout: float | None) -> None:
     """Wait until tasks have ended.
 
     The exit code tells how: 0 all completed, 1 all failed or were cancelled, 3 some of each, 8 time is up. IDs may be
     unique prefixes; `-` reads them from standard input.
     """
-    app.run(_wait(app, ids_.given(ids), all_=all_, timeout=timeout))
+    if bool(ids) == (query is not None):
+        raise click.UsageError(f"expected IDs or --query QUERY, got {'both' if ids else 'neither'}")
+    app.run(_wait(app, ids_.given(ids) if ids else [], query=query, all_=all_, timeout=timeout))
 
 
-async def _wait(app: App, given: list[str], *, all_: bool, timeout: float | None) -> None:
-    app.resume = f"no longer waiting; the tasks go on. Again with: inferq wait {' '.join(given[:3])}"
+async def _wait(app: App, given: list[str], *, query: str | None, all_: bool, timeout: float | None) -> None:
+    again = " ".join(given[:3]) if query is None else f"--query '{query}'"
+    app.resume = f"no longer waiting; the tasks go on. Again with: inferq wait {again}"
     async with app.queue() as queue:
-        ids = [await queue.resolve(task_id) for task_id in given]
+        if query is None:
+            ids = [await queue.resolve(task_id) for task_id in given]
+        else:
+            ids = await _passing(queue, query)
+            if not ids:
+                say("no task that passes this filter waits or runs")
+                return
         async with waiting_line(app, queue, ids[0]):
             ended, late = await _ended(queue, ids, all_=all_, timeout=timeout)
     app.out.records([task_record(task) for task in ended], ENDED_COLUMNS)
@@ -99,6 +109,22 @@ async def _wait(app: App, given: list[str], *, all_: bool, timeout: float | None
         say(f"timed out after {timeout} s; {late} of {len(ids)} tasks have not ended and go on")
         app.end(Exit.TIMEOUT)
     app.end(together([Exit.OK if task.state == "completed" else Exit.FAILED for task in ended]))
+
+
+_MOST = 10_000
+"""Tasks that one command waits for."""
+
+
+async def _passing(queue: AsyncDoor, query: str) -> list[str]:
+    """The tasks that pass now and have not ended."""
+    from inferq.query import Query, Term, Text, parse
+
+    said = parse(query)
+    unfinished = Term("state", tuple(map(Text, ("scheduled", "pending", "running"))))
+    ids = [task.id async for task in queue.iterate(Query((*said.terms, unfinished), said.sort, said.limit or _MOST + 1))]
+    if len(ids) > _MOST:
+        raise click.UsageError(f"expected a filter that at most {_MOST:,} unfinished tasks pass, but more do; narrow it")
+    return ids
 
 
 async def _ended(
