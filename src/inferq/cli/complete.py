@@ -71,6 +71,12 @@ def _backends(ctx: click.Context, _: str) -> Items:
     return [CompletionItem(backend.name, help=backend.executor) for backend in ctx.obj.loaded().settings.backends]
 
 
+def _profiles(_: click.Context, __: str) -> Items:
+    from inferq.config import Places, profiles
+
+    return [CompletionItem(name, help=profile.url) for name, profile in profiles.read(Places.here().user).profiles.items()]
+
+
 def _keys(ctx: click.Context, _: str) -> Items:
     return [CompletionItem(name) for name, _, _ in ctx.obj.loaded().rows()]
 
@@ -169,6 +175,7 @@ _OF_PARAMETER: Final[dict[str, Source]] = {
     "executor": _executors,
     "executors": _executors,
     "backend": _backends,
+    "profile": _profiles,
     "priority": _PRIORITIES,
     "priorities": _PRIORITIES,
     "level": _PRIORITIES,
@@ -186,6 +193,7 @@ _OF_GROUP: Final[dict[tuple[str, str], Source]] = {
     ("batch", "ids"): _asked(_named("batches", "id", "name")),
     ("backends", "name"): _backends,
     ("backends", "names"): _backends,
+    ("profile", "name"): _profiles,
     ("keys", "key"): _asked(_named("keys", "name", "id")),
     ("keys", "names"): _asked(_named("keys", "name", "id")),
     ("operations", "operation_id"): _asked(_named("operations", "id")),
