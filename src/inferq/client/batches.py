@@ -128,6 +128,7 @@ class RemoteBatches(BatchesDoor):
         name, place = _name(batch), after
         pauses = self._transport.backoff()
         while True:
+            begun = place
             request = get("batches", name, "results", query={"follow": follow, "after": place})
             try:
                 async with self._transport.stream(request) as reply, aclosing(_lines(reply.chunks())) as lines:
@@ -136,10 +137,8 @@ class RemoteBatches(BatchesDoor):
                         place = item.line
                         pauses.reset()
                         yield item
-                if not follow or (await self.get(batch)).ended:
-                    # What ended between the last line and this look is still there to be read.
-                    for item in await self.items(batch, after=place, limit=_MOST) if follow else ():
-                        yield item
+                # A server that stops ends its answers too: it is the end only when the batch has ended and nothing more came.
+                if not follow or (place == begun and (await self.get(batch)).ended):
                     return
             except TransportError:
                 if not self._transport.met:

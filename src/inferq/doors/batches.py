@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import hashlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from inferq.batch import Batch, BatchFailures, BatchItem, Form, LineError
 from inferq.clock import Clock, seconds
-from inferq.errors import InvalidTask, WaitTimeout
+from inferq.doors.batch_sources import Row, Source, encoded, form_of, pieces, source_of
+from inferq.errors import WaitTimeout
 from inferq.handle import Duration
-from inferq.intake import checked_priority
-from inferq.task import FINAL, State, Submission
+from inferq.task import FINAL, State
 
-PIECE: Final = 1 << 16
-"""Bytes of a file that are read at a time."""
 DEFAULT_MAX_ERRORS: Final = 100
 _WINDOW_MS: Final = 30_000
 """Over how long a time rates are measured."""
@@ -31,10 +27,6 @@ _LOOK_AGAIN: Final = 5.0
 _RESULTS_A_PAGE: Final = 100
 _BREATH: Final = 0.05
 """Seconds between two looks for results that come one by one."""
-
-Row = Submission | Mapping[str, Any]
-Source = str | Path | bytes | IO[bytes] | AsyncIterable[bytes]
-"""Where a file's bytes are: a path, the bytes, a binary file that is open, or pieces as they come."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -116,7 +108,7 @@ class BatchesDoor(ABC):
         what is not there yet, by key or by line number; it is the default where a key is given. `model`, `priority`, `at` and `fields`
         (of a Submission) hold for lines that say nothing else. Raises BatchExists when the name is taken and `resume` is False.
         """
-        form = _form(prompt, system, action, key, model, executor, priority, at, fields)
+        form = form_of(prompt, system, action, key, model, executor, priority, at, fields)
         if resume is None:
             resume = key is not None
         options = LoadOptions(
@@ -132,7 +124,7 @@ class BatchesDoor(ABC):
     async def from_rows(self, rows: Iterable[Row], *, name: str | None = None, metadata: Mapping[str, Any] | None = None) -> AsyncBatch:
         """Make a batch of submissions, or of mappings that say the same. Raises BatchInvalid; then nothing was kept."""
         options = LoadOptions(name=name, metadata=dict(metadata or {}))
-        return AsyncBatch(self, await self.load(_encoded(rows), Form(), options))
+        return AsyncBatch(self, await self.load(encoded(rows), Form(), options))
 
     @abstractmethod
     async def load(self, pieces: AsyncIterable[bytes], form: Form, options: LoadOptions) -> Loaded:
@@ -148,7 +140,7 @@ class BatchesDoor(ABC):
     async def add(self, batch: str, rows: Iterable[Row], *, key: str | None = None) -> int:
         """Add lines to an open batch, some hundred at a time; returns how many were new. A wrong one is BatchInvalid and ends it there:
         those of its group and those after it are not kept."""
-        return await self.add_lines(batch, _encoded(rows), Form(key=key))
+        return await self.add_lines(batch, encoded(rows), Form(key=key))
 
     @abstractmethod
     async def add_lines(self, batch: str, pieces: AsyncIterable[bytes], form: Form, *, first: int | None = None) -> int:
@@ -355,74 +347,3 @@ class AsyncBatch:
     async def delete(self) -> None:
         """Remove it with its tasks and results."""
         await self._door.delete(self.id)
-
-
-# ── from what is given to bytes ─────────────────────────────────────────────────────────────────────────────────────
-
-
-async def pieces(source: Source) -> AsyncIterator[bytes]:
-    """The bytes of a source, some at a time. Raises OSError."""
-    if isinstance(source, bytes):
-        for start in range(0, len(source), PIECE):
-            yield source[start : start + PIECE]
-    elif isinstance(source, AsyncIterable):
-        async for piece in source:
-            yield piece
-    elif isinstance(source, str | Path):
-        with Path(source).open("rb") as file:  # noqa: ASYNC230 - a read of some kilobytes of a local file
-            while piece := file.read(PIECE):
-                yield piece
-    else:
-        # It may be a pipe: whoever writes into it takes the time it takes.
-        read = getattr(source, "read1", source.read)
-        while piece := await asyncio.to_thread(read, PIECE):
-            yield piece
-
-
-async def _encoded(rows: Iterable[Row]) -> AsyncIterator[bytes]:
-    """Rows as JSON Lines. Raises InvalidTask naming the row that JSON cannot hold."""
-    lines: list[bytes] = []
-    for number, row in enumerate(rows, 1):
-        try:
-            lines.append(msgspec.json.encode(row if isinstance(row, Submission) else dict(row)))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidTask(f"expected JSON values, got: {error}", field=f"rows[{number - 1}]") from None
-        if len(lines) == 200:
-            yield b"\n".join(lines) + b"\n"
-            lines = []
-    if lines:
-        yield b"\n".join(lines) + b"\n"
-
-
-def source_of(source: Source, form: Form) -> str:
-    """What tells one file and form from others: the same later means to go on where this was left. Empty where that cannot be told."""
-    path = source if isinstance(source, str) else getattr(source, "name", None)
-    if isinstance(source, Path):
-        path = str(source)
-    if not isinstance(path, str) or not Path(path).is_file():
-        return ""
-    # Moments move with the clock of whoever asks; they do not make another batch.
-    lasting = {name: value for name, value in form.fields.items() if name != "scheduled_at"}
-    mark = hashlib.blake2b(msgspec.json.encode(msgspec.structs.replace(form, fields=lasting)), digest_size=6).hexdigest()
-    return f"{Path(path).resolve()}#{mark}"
-
-
-def _form(
-    prompt: str | None,
-    system: str | None,
-    action: str,
-    key: str | None,
-    model: str,
-    executor: str,
-    priority: int | str | None,
-    at: datetime | None,
-    fields: Mapping[str, Any] | None,
-) -> Form:
-    made = dict(fields or {})
-    if priority is not None:
-        made["priority"] = checked_priority(priority)
-    if at is not None:
-        if getattr(at, "tzinfo", None) is None:
-            raise InvalidTask(f"expected a time with its zone, got {at!r}", field="at")
-        made["scheduled_at"] = round(at.timestamp() * 1000)
-    return Form(prompt=prompt, system=system, action=action, key=key, model=model, executor=executor, fields=made)

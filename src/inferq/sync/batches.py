@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from inferq.batch import Batch, BatchItem
-from inferq.doors.batches import DEFAULT_MAX_ERRORS, AsyncBatch, BatchesDoor, Failures, Loaded, Progress, Row, Source
+from inferq.doors.batch_sources import Row, Source
+from inferq.doors.batches import DEFAULT_MAX_ERRORS, AsyncBatch, BatchesDoor, Failures, Loaded, Progress
 from inferq.handle import Duration
 from inferq.sync.door import Door, SubDoor
 from inferq.task import State

@@ -1,0 +1,91 @@
+"""What a batch can be made of, as bytes: files, pieces that come, rows of a program; and the form that their lines are read with."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from inferq.batch import Form
+from inferq.errors import InvalidTask
+from inferq.intake import checked_priority
+from inferq.task import Submission
+
+PIECE: Final = 1 << 16
+"""Bytes of a file that are read at a time."""
+Row = Submission | Mapping[str, Any]
+Source = str | Path | bytes | IO[bytes] | AsyncIterable[bytes]
+"""Where a file's bytes are: a path, the bytes, a binary file that is open, or pieces as they come."""
+
+
+async def pieces(source: Source) -> AsyncIterator[bytes]:
+    """The bytes of a source, some at a time. Raises OSError."""
+    if isinstance(source, bytes):
+        for start in range(0, len(source), PIECE):
+            yield source[start : start + PIECE]
+    elif isinstance(source, AsyncIterable):
+        async for piece in source:
+            yield piece
+    elif isinstance(source, str | Path):
+        with Path(source).open("rb") as file:  # noqa: ASYNC230 - a read of some kilobytes of a local file
+            while piece := file.read(PIECE):
+                yield piece
+    else:
+        # It may be a pipe: whoever writes into it takes the time it takes.
+        read = getattr(source, "read1", source.read)
+        while piece := await asyncio.to_thread(read, PIECE):
+            yield piece
+
+
+async def encoded(rows: Iterable[Row]) -> AsyncIterator[bytes]:
+    """Rows as JSON Lines. Raises InvalidTask naming the row that JSON cannot hold."""
+    lines: list[bytes] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            lines.append(msgspec.json.encode(row if isinstance(row, Submission) else dict(row)))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidTask(f"expected JSON values, got: {error}", field=f"rows[{number - 1}]") from None
+        if len(lines) == 200:
+            yield b"\n".join(lines) + b"\n"
+            lines = []
+    if lines:
+        yield b"\n".join(lines) + b"\n"
+
+
+def source_of(source: Source, form: Form) -> str:
+    """What tells one file and form from others: the same later means to go on where this was left. Empty where that cannot be told."""
+    path = source if isinstance(source, str) else getattr(source, "name", None)
+    if isinstance(source, Path):
+        path = str(source)
+    if not isinstance(path, str) or not Path(path).is_file():
+        return ""
+    # Moments move with the clock of whoever asks; they do not make another batch.
+    lasting = {name: value for name, value in form.fields.items() if name != "scheduled_at"}
+    mark = hashlib.blake2b(msgspec.json.encode(msgspec.structs.replace(form, fields=lasting)), digest_size=6).hexdigest()
+    return f"{Path(path).resolve()}#{mark}"
+
+
+def form_of(
+    prompt: str | None,
+    system: str | None,
+    action: str,
+    key: str | None,
+    model: str,
+    executor: str,
+    priority: int | str | None,
+    at: datetime | None,
+    fields: Mapping[str, Any] | None,
+) -> Form:
+    made = dict(fields or {})
+    if priority is not None:
+        made["priority"] = checked_priority(priority)
+    if at is not None:
+        if getattr(at, "tzinfo", None) is None:
+            raise InvalidTask(f"expected a time with its zone, got {at!r}", field="at")
+        made["scheduled_at"] = round(at.timestamp() * 1000)
+    return Form(prompt=prompt, system=system, action=action, key=key, model=model, executor=executor, fields=made)
