@@ -162,3 +162,17 @@ def test_a_listing_says_why_each_task_waits(cli: Callable[..., Any], home: Path)
 def test_models_in_memory_are_asked_of_every_backend_that_can_say(cli: Any, configured: Path) -> None:
     assert cli("models", "ps", "-o", "json").json == []
     assert "gpu: it does not say which models it has in memory" in cli("models", "ps", "--backend", "gpu").err
+
+
+def test_a_worker_process_obeys_a_drain_at_once_and_goes_on_when_it_is_enabled(cli: Any, processes: Any, home: Path) -> None:
+    (home / "inferq.toml").write_text('worker.discover = false\n[backends.gpu]\nexecutor = "echo"\nslots = 1\nsettings.latency = 0.4\n')
+    worker = processes.start("work", "--quiet")
+    assert "working on" in worker.stderr.readline()
+    submitted = [cli("submit", "chat", "--executor", "echo", "--model", "m", "hi", "-q").out.strip() for _ in range(4)]
+    drained = cli("backends", "drain", "gpu", "--reason", "new fan", "--wait", "-o", "json")
+    assert (drained.code, drained.json[0]["state"], drained.json[0]["busy"], drained.json[0]["unaware"]) == (0, "draining", 0, [])
+    late = cli("submit", "chat", "--executor", "echo", "--model", "m", "hi", "-q").out.strip()
+    assert "gpu is draining: new fan" in cli("status", late).out
+    cli("backends", "enable", "gpu")
+    assert cli("wait", *submitted, late).code == 0
+    assert cli("backends", "show", "gpu", "-o", "json").json["completed"] == 5
