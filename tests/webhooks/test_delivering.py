@@ -10,8 +10,10 @@ import pytest
 from aiohttp import web
 
 from inferq import AsyncQueue, State
+from inferq.clock import SystemClock
 from inferq.errors import WrongState
 from inferq.events import WebhookDelivered, WebhookFailed
+from inferq.store import RecordPut
 from inferq.testing import wait_until
 from inferq.webhook import Delivery
 
@@ -266,3 +268,19 @@ async def test_a_removed_webhook_tells_nothing_more(opened: Any, receiver: Any) 
     await (await queue.submit(**ASKED)).result()
     await ended(queue, "other", 1)
     assert len(receiver.got) == 1
+
+
+async def test_keys_and_filters_that_others_left_hold_up_no_message(opened: Any, receiver: Any) -> None:
+    queue = await opened()
+    made = await queue.webhooks.put("ops", url=receiver.url, events=["task.completed"])
+    broken = await queue.store.record("webhook", "ops")
+    body = json.loads(broken.body) | {"name": "broken", "query": "nothing:of-this"}
+    await queue.store.put_record(RecordPut("webhook", "broken", json.dumps(body).encode()), SystemClock().read())
+    last = await queue.store.last_event()
+    taken = [f"webhook:ops:{made.webhook.created}:{position}" for position in range(last + 42, last + 82)]
+    handles = await queue.submit_many([ASKED | {"key": key, "payload": ASKED["payload"]} for key in taken])
+    for handle in handles:
+        await handle.result()
+    await ended(queue, "ops", 40)
+    assert {message["data"]["task_id"] for message in receiver.messages(made.secret)} == {handle.id for handle in handles}
+    assert (await queue.webhooks.deliveries("broken")).deliveries == []

@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
-from inferq.clock import Clock
+from inferq.clock import Clock, Now
 from inferq.config import WebhookSettings
 from inferq.engine.attempt import Rules
 from inferq.engine.backends import Backend, Backends
 from inferq.engine.worker import Worker
-from inferq.errors import StaleRecord, StoreClosed, StoreError
+from inferq.errors import DuplicateKey, InvalidQuery, StaleRecord, StoreClosed, StoreError
 from inferq.events import Event, RecordChanged, TaskCompleted, TaskFailed, WebhookDelivered, WebhookFailed
 from inferq.executors.webhook import WebhookExecutor
 from inferq.retry import RetryPolicy
@@ -198,11 +198,20 @@ class Courier:
                 put = RecordPut(CURSOR, _CURSOR_ID, _encode({"position": place}), version)
                 now = self._clock.read()
                 if tasks:
-                    await self._store.add(tasks, now, guard=put)
+                    await self._add(tasks, now, put)
                 else:
                     await self._store.put_record(put, now)
                 version, done = version + 1, place
             self._read = place
+
+    async def _add(self, tasks: Sequence[NewTask], now: Now, put: RecordPut) -> None:
+        try:
+            await self._store.add(tasks, now, guard=put)
+        except DuplicateKey:
+            # Somebody used such a key for something else. The cursor alone makes each message once, too.
+            for task in tasks:
+                task.key = task.digest = None
+            await self._store.add(tasks, now, guard=put)
 
     async def _deliveries(self, events: Sequence[Event], hooks: Sequence[Webhook]) -> list[NewTask]:
         made: list[NewTask] = []
@@ -216,7 +225,7 @@ class Courier:
                 continue
             data = None
             for hook in wanting:
-                if not hook.passes(task, now):
+                if not _passes(hook, task, now):
                     continue
                 data = data_of(event, task) if data is None else data
                 made.append(
@@ -273,6 +282,15 @@ class Courier:
             reason = f"every delivery has failed for {hours:.0f} hours, at last with: {error}"
             return msgspec.structs.replace(hook, failing_since=since, enabled=False, reason=reason[:500])
         return msgspec.structs.replace(hook, failing_since=since)
+
+
+def _passes(hook: Webhook, task: Task | None, now: int) -> bool:
+    try:
+        return hook.passes(task, now)
+    except InvalidQuery as error:
+        # Another version of inferq took it. The other webhooks go on.
+        log.warning("webhooks.filter_unreadable", extra={"webhook": hook.name, "error": str(error)})
+        return False
 
 
 def _changes_hooks(event: Event) -> bool:
