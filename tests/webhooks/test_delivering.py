@@ -229,7 +229,7 @@ async def test_a_test_message_and_replays(opened: Any, receiver: Any) -> None:
     assert len(again) == 2
     await ended(queue, "ops", 5)
     ids = [headers["webhook-id"] for headers, _ in receiver.got]
-    assert ids[1:3] == ids[3:5]
+    assert sorted(ids[1:3]) == sorted(ids[3:5])
     assert await queue.webhooks.replay("ops") == []
     await queue.webhooks.replay("ops", ping.id)
     await ended(queue, "ops", 6)
