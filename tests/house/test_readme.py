@@ -180,5 +180,6 @@ def test_every_page_that_is_linked_exists() -> None:
 def test_every_path_named_in_the_architecture_exists() -> None:
     named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "ARCHITECTURE.md").read_text("utf-8"))
     assert named
+    source = ROOT / "src/inferq"
     for path in named:
-        assert any((base / path).exists() for base in (ROOT, ROOT / "src/inferq", ROOT / "tests", ROOT / "src/inferq/stores/sqlite")), path
+        assert any((base / path).exists() for base in (ROOT, source, ROOT / "tests", source / "stores/sqlite", source / "server")), path
