@@ -17,6 +17,7 @@ async def test_small_bounds_change_no_answer(monkeypatch: pytest.MonkeyPatch, de
     monkeypatch.setattr(sources, "FEW", -1)
     monkeypatch.setattr(sources, "_DENSE", dense)
     monkeypatch.setattr(sources, "_BLOCK", 3)
+    monkeypatch.setattr(sources, "_MANY", 2)
     monkeypatch.setattr(listing, "_FIRST", 2)
     for name, bound in (("BOUND", 7), ("HINTED_BOUND", 5), ("DECODED_BOUND", 4)):
         monkeypatch.setattr(listing, name, bound)

@@ -22,6 +22,8 @@ FEW: Final = 2000
 _MOST_STREAMS: Final = 2000
 """Ranges of indexes that are merged; with more of them a walk over all tasks is quicker."""
 _BLOCK: Final = 1000
+_MANY: Final = 16
+"""Ranges from which on their first candidates are asked for together."""
 _DENSE: Final = 0.1
 """Above this share of all tasks a state leaves out too little to be preferred to a flow."""
 
@@ -67,7 +69,6 @@ class Order(NamedTuple):
     def beyond(self, seq: int) -> tuple[int, int]:
         """The sequence numbers that come after one, as one range: of two conditions on a side an index heeds the first only."""
         return (self.low, min(seq - 1, self.high)) if self.down else (max(seq + 1, self.low), self.high)
-
 
     def upto(self, moment: int) -> tuple[int, int]:
         """The same for a moment, which several tasks may share."""
@@ -126,7 +127,21 @@ def few(seqs: Sequence[int], order: Order) -> Many:
 def merged(db: sqlite3.Connection, ranges: Sequence[Range], order: Order) -> Many:
     """A source of the candidates of all ranges, each once."""
     block = max(8, _BLOCK // len(ranges))
-    return Many(_once(heapq.merge(*(_keys(db, range, order, block) for range in ranges), reverse=order.down)))
+    streams = [_keys(db, range, order, block, first) for range, first in _begun(db, ranges, order)]
+    return Many(_once(heapq.merge(*streams, reverse=order.down)))
+
+
+def _begun(db: sqlite3.Connection, ranges: Sequence[Range], order: Order) -> list[tuple[Range, int | None]]:
+    """The ranges with the first candidate of each, where one statement can tell them all: most of many are not needed further."""
+    table, where, values, column = ranges[0]
+    if len(ranges) < _MANY or column != "seq" or len(values) != 1 or any(range[:2] != (table, where) for range in ranges):
+        return [(range, None) for range in ranges]
+    # Each range's own value comes from the list.
+    own = where.replace("?", "v.value", 1)
+    first = f"SELECT seq FROM {table} WHERE {own} AND seq BETWEEN ? AND ? ORDER BY seq{' DESC' if order.down else ''} LIMIT 1"  # noqa: S608 - our own names
+    wanted = msgspec.json.encode([range.values[0] for range in ranges]).decode()
+    rows = db.execute(f"SELECT ({first}) FROM json_each(?) AS v", (*order.beyond(order.start[1]), wanted)).fetchall()  # noqa: S608 - our own names
+    return [(range, seq) for range, (seq,) in zip(ranges, rows, strict=True) if seq is not None]
 
 
 def _once(keys: Iterator[Key]) -> Iterator[Key]:
@@ -137,9 +152,12 @@ def _once(keys: Iterator[Key]) -> Iterator[Key]:
         last = key
 
 
-def _keys(db: sqlite3.Connection, range: Range, order: Order, block: int) -> Iterator[Key]:
+def _keys(db: sqlite3.Connection, range: Range, order: Order, block: int, first: int | None = None) -> Iterator[Key]:
     column, turn = range.column, " DESC" if order.down else ""
     place = order.start
+    if first is not None:
+        place = (first, first)
+        yield place
     if column == "seq":
         further, by = "seq BETWEEN ? AND ?", f"seq{turn}"
     else:
