@@ -117,3 +117,10 @@ def test_a_real_bash_completes_with_the_script(home: Path, ids: list[str]) -> No
     """
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"{ids[0]}\n", "")
+
+
+def test_profiles_are_completed(offered: Completes, cli: Any, home: Path) -> None:
+    for name in ("lab", "laptop", "other"):
+        assert cli("profile", "add", name, "--server", str(home / f"{name}.db")).code == 0
+    assert offered("inferq profile use la") == ["lab", "laptop"]
+    assert offered("inferq list -P ot") == ["other"]
