@@ -200,3 +200,10 @@ async def test_a_mistake_of_ours_tells_nothing_of_our_insides(open_site: Any, ca
     assert (status, body["code"]) == (500, "internal")
     assert "hunter2" not in str(body)
     assert any(record.message == "server.failed" and record.exc_info for record in caplog.records)
+
+
+async def test_what_is_no_http_is_a_problem_too(site: Any) -> None:
+    for nonsense in ("x" * 70_000, "/a b c"):
+        answer = await plainly(site, nonsense)
+        assert answer.startswith("HTTP/1.1 400"), nonsense[:10]
+        assert "application/problem+json" in answer

@@ -18,8 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from inferq.config import ServerSettings
-from inferq.errors import ConfigError
+from inferq.errors import ConfigError, InvalidRequest
 from inferq.server.guard import is_loopback
+from inferq.server.problems import encode, problem_of
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
@@ -72,6 +73,14 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
         def _is_idle(self) -> bool:
             cycle: Any = self.cycle
             return cycle is not None and cycle.response_complete
+
+        def send_400_response(self, msg: str) -> None:
+            """What is no HTTP is refused like everything else."""
+            problem = problem_of(InvalidRequest(f"expected HTTP/1.1 with a target of at most 64 KB: {msg}"), "")
+            content = encode(problem)
+            head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(head % len(content) + content)
+            self.transport.close()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()

@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from inferq.errors import InferqError
 from inferq.server.call import Call, Gone, Reply, Send, Streamed
 from inferq.server.patience import Patience
 
@@ -52,7 +53,13 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
         return
     if isinstance(written, Exception):
         # Headers are gone: all that is left is to cut the answer short, so that the client sees that it is not whole.
-        log.error("server.stream_failed", exc_info=written, extra={"request_id": call.request_id})
+        ours = isinstance(written, InferqError)
+        log.log(
+            logging.WARNING if ours else logging.ERROR,
+            "server.stream_failed",
+            exc_info=None if ours else written,
+            extra={"request_id": call.request_id, "error": str(written) if ours else type(written).__name__},
+        )
         abort(call.scope)
         return
     del stopped
