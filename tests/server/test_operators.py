@@ -39,7 +39,8 @@ async def samples(site: Any) -> dict[str, float]:
 
 async def test_a_server_is_alive_and_ready_until_it_is_about_to_stop(site: Any) -> None:
     assert await site.get("/livez") == {"status": "ok"}
-    assert (await site.get("/readyz?verbose=1"))["checks"] == {"store": "ok", "stopping": "ok"}
+    for verbose in ("?verbose", "?verbose=1"):
+        assert (await site.get(f"/readyz{verbose}"))["checks"] == {"store": "ok", "stopping": "ok"}
 
     site.app.draining = True
 

@@ -152,3 +152,19 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert code == 2
     assert port in said
     assert "--port" in said
+
+
+async def test_a_shells_small_limit_of_open_files_is_no_limit_of_clients(tmp_path: Path) -> None:
+    shell = f"ulimit -S -n 128; exec {' '.join(command('serve', '--port', '0', '--data-dir', str(tmp_path)))}"
+    child = await asyncio.create_subprocess_shell(shell, stderr=asyncio.subprocess.PIPE, env=clean())
+    server = Process(child)
+    try:
+        await server.greeted()
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+            for _ in range(200):
+                ws = await stack.enter_async_context(session.ws_connect(server.url + "/ws"))
+                assert (await ws.receive_json(timeout=20))["op"] == "hello"
+    finally:
+        server.kill(signal.SIGTERM)
+        assert await server.ended() == 0

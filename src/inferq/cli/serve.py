@@ -79,12 +79,13 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
     from inferq.cli.reload import on_hangup
     from inferq.cli.work import discovered, tell_discovered
     from inferq.server import create_app
-    from inferq.server.serving import Server, bound, check_public, run_until_stopped
+    from inferq.server.serving import Server, allow_descriptors, bound, check_public, run_until_stopped
 
     settings = app.loaded().settings
     async with app.store() as queue:
         app.works = work
         await check_public(queue)
+        allow_descriptors(settings.server.max_connections)
         listening = bound(settings.server.host, settings.server.port)
         try:
             if not quiet:

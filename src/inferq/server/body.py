@@ -35,7 +35,7 @@ def parse_query(kind: type[msgspec.Struct] | None, text: bytes) -> Any:
     if not text:
         return None if kind is None else _plain(kind)
     try:
-        pairs = parse_qsl(text.decode(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+        pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
     except ValueError:
         raise InvalidRequest(f"expected at most {_MOST_PARAMETERS} parameters such as limit=50, in UTF-8", parameter="query") from None
     fields = {} if kind is None else query_fields(kind)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 from asyncio import TimerHandle, Transport
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _LARGEST_HEADERS = 65_536
 _LARGEST_MESSAGE = 65_536
 _BACKLOG = 2048
+_OTHER_DESCRIPTORS = 256
 
 
 def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
@@ -196,6 +198,16 @@ async def check_public(queue: AsyncQueue) -> None:
         f"expected keys before listening on {settings.host}, where other machines can reach it: make one with `inferq keys create NAME`, "
         "or say --insecure (server.insecure) where something else keeps strangers out"
     )
+
+
+def allow_descriptors(connections: int) -> None:
+    """Let this process open a descriptor for each connection: many shells start with 1,024, which a thousand browsers use up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bound(host: str, port: int) -> socket.socket:
