@@ -171,3 +171,24 @@ def test_quiet_leaves_out_the_lines_of_tasks(processes: Any) -> None:
     worker.send_signal(signal.SIGTERM)
     _, err = worker.communicate(timeout=30)
     assert task_id[:18] not in err
+
+
+def test_a_servers_log_has_requests_and_tasks_and_no_prompt(processes: Any, home: Path) -> None:
+    (home / "inferq.toml").write_text("[server]\naccess_log = true\n")
+    server = processes.start("serve", "--port", "0")
+    assert server.stderr is not None
+    told = next(line for line in map(json.loads, server.stderr) if line.get("event") == "server.started")
+    at = ("--url", told["url"])
+    ids = [processes.run(*at, "submit", *task, "-q").out.strip() for task in TASKS[:2]]
+    assert processes.run(*at, "wait", *ids).code == 3
+    assert processes.run(*at, "list", f'"{PROMPT}"', "-q").lines != []
+    assert processes.run(*at, "submit", "chat", "--model", "m", PROMPT, "--executor", PROMPT).code == 2
+    assert processes.run(*at, "show", PROMPT).code == 5
+    server.send_signal(signal.SIGTERM)
+    _, err = server.communicate(timeout=60)
+    lines = [json.loads(line) for line in err.splitlines()]
+    requests = [line for line in lines if line["logger"] == "inferq.access"]
+    assert {"POST /api/tasks 201", "POST /api/tasks 400"} <= {line["msg"] for line in requests}
+    assert {line["request_id"] for line in requests} != {""}
+    assert sorted(line["event"] for line in lines if line["logger"] == "inferq.tasks") == ["task.completed", "task.failed"]
+    assert PROMPT not in err

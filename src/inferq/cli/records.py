@@ -88,6 +88,7 @@ TASK_COLUMNS = (
     Column("NOTE", field("note")),
     Column("EXECUTOR", field("executor"), wide=True),
     Column("BACKEND", field("backend"), wide=True),
+    Column("EXECUTED ON", field("executed_on"), wide=True),
     Column("ATTEMPT", field("attempt"), wide=True),
     Column("CODE", field("code"), wide=True),
     Column("STARTED", lambda record: iso(record.get("started")), lambda record: ago(record.get("started")), wide=True),

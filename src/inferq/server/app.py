@@ -181,7 +181,7 @@ class App:
             ran = time.perf_counter() - began
             self.metrics.request(method, place, status, ran)
             if self.settings.access_log:
-                accesslog.note(method, local_path(scope), place, status, ran, request_id, call)
+                accesslog.note(method, place, status, ran, request_id, call)
 
     def _request_id(self, given: bytes | None) -> str:
         if given is not None and _REQUEST_ID.fullmatch(given):
