@@ -141,7 +141,11 @@ class Attempt:
             late = self._too_late()
             if late is not None:
                 return late
-            answer = await self._perform_somewhere()
+            self._arm()
+            try:
+                answer = await self._perform()
+            except Exception as error:  # noqa: BLE001 - what no other backend takes over is raised again
+                answer = await self._perform_elsewhere(error)
             backend = self.backend
             return Outcome.completed(answer, backend=backend.name, remote=backend.remote, tried=self.tried)
         except asyncio.CancelledError:
@@ -169,15 +173,14 @@ class Attempt:
             return Outcome.failed("expired", "its deadline passed before this attempt", backend=self.backend.name)
         return None
 
-    async def _perform_somewhere(self) -> Answer:
-        """On its backend, and on others after it, one after the other, while each fails before its first chunk."""
-        self._arm()
-        while True:
+    async def _perform_elsewhere(self, error: Exception) -> Answer:
+        """On other backends, one after the other, while each fails before its first chunk. Raises the last one's error."""
+        while self._heard is None and self._goes_on(error):
             try:
                 return await self._perform()
-            except Exception as error:
-                if self._heard is not None or not self._goes_on(error):
-                    raise
+            except Exception as failure:  # noqa: BLE001 - as in `run`
+                error = failure
+        raise error
 
     def _goes_on(self, error: Exception) -> bool:
         """Whether another backend takes it over; `backend` is that one then."""

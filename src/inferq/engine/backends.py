@@ -49,6 +49,7 @@ class Backends:
         for backend in backends:
             backend.policy = self._breaker
         self._serving: dict[str, tuple[Backend, ...]] = {}
+        self._asked: dict[tuple[str, str | None], Executor] = {}
 
     def renewed(self, wanted: Sequence[BackendSettings]) -> list[Backend]:
         """A backend for each of these settings: the one that is there where it adopts them, else a new one. Nothing has changed yet.
@@ -70,7 +71,7 @@ class Backends:
             backend.adopt(settings)
             backend.policy = self._breaker
         self.installed = installed
-        self._serving.clear()
+        self.changed()
         return gone
 
     def __iter__(self) -> Iterator[Backend]:
@@ -102,6 +103,7 @@ class Backends:
     def changed(self) -> None:
         """What a backend serves has changed."""
         self._serving.clear()
+        self._asked.clear()
 
     def of_kind(self, kind: str, backend: str | None = None) -> Backend:
         """A backend of that executor, or one that runs its tasks too (of that name, if one is given). Raises UnknownExecutor."""
@@ -135,7 +137,10 @@ class Backends:
 
     def executor_of(self, kind: str, backend: str | None = None) -> Executor:
         """The executor of such a backend, to ask it about a submission. Raises UnknownExecutor."""
-        return self.of_kind(kind, backend).speaking(kind)
+        found = self._asked.get((kind, backend))
+        if found is None:
+            found = self._asked[kind, backend] = self.of_kind(kind, backend).speaking(kind)
+        return found
 
     def serving(self, lane: str) -> tuple[Backend, ...]:
         """Backends that serve the lane. Those that listed their models without this one count only while none is known to have it."""
