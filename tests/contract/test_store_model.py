@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +15,16 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inferq.errors import DuplicateKey, QueueFull
+from inferq.batch import BatchLine, NewBatch
+from inferq.errors import DuplicateKey, QueueFull, WrongState
+from inferq.events import BatchFinished
 from inferq.executor import Answer, Chunk
 from inferq.query import Search
 from inferq.store import Retention, Store
 from inferq.stores import open_store
-from inferq.task import FINAL, Claim, FlowKey, NewTask, Outcome, State
+from inferq.task import FINAL, WAITING, Claim, FlowKey, NewTask, Outcome, State, new_id
 from inferq.testing import FakeClock, Peer, new_task
-from inferq.testing.store_model import Model
+from inferq.testing.store_model import Entry, Model
 
 T = TypeVar("T")
 LOST_LIMIT = 2
@@ -95,9 +98,7 @@ class Walk(RuleBasedStateMachine):
         expires=ahead,
         once=st.booleans(),
     )
-    def add(
-        self, peer: int, count: int, model: str, priority: int, tenant: str, due: int | None, expires: int | None, once: bool
-    ) -> None:
+    def add(self, peer: int, count: int, model: str, priority: int, tenant: str, due: int | None, expires: int | None, once: bool) -> None:
         now = self.tick()
         new = [
             new_task(
@@ -292,12 +293,9 @@ class Walk(RuleBasedStateMachine):
         assert {state: count for state, count in counts.states.items() if count} == self.model.counts()
         assert sum(counts.pending_by_lane.values()) == sum(length for _, length in self.model.flows().values())
         page = await peer.store.find(Search(), limit=10_000)
-        stored = [
-            (t.id, t.seq, t.state, t.flow, t.due, t.attempt, t.failures, t.lost, t.worker, t.finished) for t in reversed(page.tasks)
-        ]
+        stored = [(t.id, t.seq, t.state, t.flow, t.due, t.attempt, t.failures, t.lost, t.worker, t.finished) for t in reversed(page.tasks)]
         assert stored == [
-            (t.id, t.seq, t.state, t.flow, t.due, t.attempt, t.failures, t.lost, t.holder, t.finished)
-            for t in self.model.tasks.values()
+            (t.id, t.seq, t.state, t.flow, t.due, t.attempt, t.failures, t.lost, t.holder, t.finished) for t in self.model.tasks.values()
         ]
         assert await peer.store.last_event() == self.model.events
 
@@ -344,6 +342,166 @@ class SharedWalk(Walk):
             shutil.rmtree(self.folder)
 
 
+@dataclass
+class Sheet:
+    """A batch as the contract sees it."""
+
+    tasks: dict[str, Entry] = field(default_factory=dict)
+    lines: int = 0
+    sealed: bool = False
+    cancelled: bool = False
+    finished: int | None = None
+    ends: int = 0
+
+    def count(self, *states: State) -> int:
+        return sum(task.state in states for task in self.tasks.values())
+
+
+class BatchWalk(SharedWalk):
+    """The same with batches: their counts, their one end and what retention leaves them follow from their tasks, whoever changes those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sheets: dict[str, Sheet] = {}
+        self.model.kept = self._kept
+
+    def _kept(self, task: Entry, cutoff: int) -> bool:
+        """Whether retention must leave it: its batch has not ended, or not long enough ago."""
+        sheets = [sheet for sheet in self.sheets.values() if task.id in sheet.tasks]
+        return any(sheet.finished is None or sheet.finished >= cutoff for sheet in sheets)
+
+    @precondition(lambda self: len(self.sheets) < 3)
+    @rule(peer=index)
+    def make_batch(self, peer: int) -> None:
+        self.tick()
+        batch = self.run(self.one(peer).store.create_batch(NewBatch(new_id()), self.clock.read()))
+        self.sheets[batch.id] = Sheet()
+        self.model.events += 1
+
+    @precondition(lambda self: self.sheets)
+    @rule(peer=index, pick=index, count=small, priority=priorities, again=st.booleans(), expires=ahead, once=st.booleans())
+    def add_lines(self, peer: int, pick: int, count: int, priority: int, again: bool, expires: int | None, once: bool) -> None:
+        now = self.tick()
+        id, sheet = self._sheet(pick)
+        late = None if expires is None else now + (expires + 1) * 1000
+        new = [new_task("a", priority=priority, batch=id, expires=late, at_most_once=once) for _ in range(count)]
+        lines = [BatchLine(sheet.lines + n, None, task) for n, task in enumerate(new, 1)]
+        if again and sheet.lines:
+            lines.insert(0, BatchLine(1, None, new_task("b", batch=id)))
+        try:
+            added = self.run(self.one(peer).store.add_lines(id, lines, self.clock.read()))
+        except WrongState:
+            assert sheet.sealed
+            return
+        assert (added, sheet.sealed) == (count, False)
+        stored = [self.run(self.one(peer).store.get(task.id)) for task in new]
+        self.model.add(new, {task.id: task.seq for task in stored if task is not None})
+        sheet.tasks |= {task.id: self.model.tasks[task.id] for task in new}
+        sheet.lines += count
+
+    @precondition(lambda self: self.sheets)
+    @rule(peer=index, pick=index, sealed=st.sampled_from([True, True, True, False]))
+    def seal(self, peer: int, pick: int, sealed: bool) -> None:
+        self.tick()
+        id, sheet = self._sheet(pick)
+        if sheet.cancelled and not sealed:
+            return
+        self.run(self.one(peer).store.seal_batch(id, self.clock.read(), sealed=sealed))
+        if sealed is not sheet.sealed:
+            sheet.sealed, sheet.finished = sealed, None
+            self.model.events += sealed
+
+    @precondition(lambda self: self.sheets)
+    @rule(peer=index, other=index, pick=index)
+    def cancel_batch(self, peer: int, other: int, pick: int) -> None:
+        now = self.tick()
+        id, sheet = self._sheet(pick)
+        before = sheet.cancelled
+        self.run(self.one(peer).store.cancel_batch(id, self.clock.read()))
+        self.model.events += not before
+        if not before:
+            sheet.cancelled = sheet.sealed = True
+            self._end(now)
+            while self.run(self.one(other).store.settle_batches(self.clock.read(), limit=2)):
+                pass
+            for task in tuple(sheet.tasks):
+                if task in self.model.tasks:
+                    self.model.cancel(task, now=now)
+
+    @precondition(lambda self: self.model.tasks)
+    @rule(peer=index, picks=st.lists(index, min_size=1, max_size=3))
+    def retry(self, peer: int, picks: list[int]) -> None:
+        again = {id for id in self.ids(picks) if self.model.tasks[id].state in (State.FAILED, State.CANCELLED)}
+        super().retry(peer, picks)
+        for sheet in self.sheets.values():
+            if again & set(sheet.tasks):
+                # What is made again is wanted again.
+                sheet.cancelled = False
+
+    @precondition(lambda self: self.sheets)
+    @rule(peer=index, pick=index)
+    def end_what_is_left(self, peer: int, pick: int) -> None:
+        """One by one: a walk of chance would seldom come to a batch's end."""
+        sheet = self._sheet(pick)[1]
+        for task in [task for task in sheet.tasks.values() if task.state not in FINAL]:
+            now = self.tick()
+            assert self.run(self.one(peer).store.cancel([task.id], self.clock.read())) == [None]
+            assert self.model.cancel(task.id, now=now)
+            self._end(now)
+
+    @precondition(lambda self: self.sheets)
+    @rule(peer=index, pick=index)
+    def retry_what_ended_badly(self, peer: int, pick: int) -> None:
+        now = self.tick()
+        sheet = self._sheet(pick)[1]
+        ids = [id for id, task in sheet.tasks.items() if task.state in (State.FAILED, State.CANCELLED) and id in self.model.tasks]
+        if ids:
+            assert self.run(self.one(peer).store.retry(ids, self.clock.read())) == [None] * len(ids)
+            assert all(self.model.retry(id, now=now) for id in ids)
+            sheet.cancelled = False
+
+    def _sheet(self, pick: int) -> tuple[str, Sheet]:
+        id = list(self.sheets)[pick % len(self.sheets)]
+        return id, self.sheets[id]
+
+    def _end(self, now: int) -> None:
+        """What the last step meant for the ends of batches."""
+        for sheet in self.sheets.values():
+            if sheet.count(*WAITING, State.RUNNING) or not sheet.sealed:
+                sheet.finished = None
+            elif sheet.finished is None:
+                sheet.finished = now
+                sheet.ends += 1
+                self.model.events += 1
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        self._end(self.clock.read().wall)
+        super().both_say_the_same()
+        for peer in self.peers:
+            for id, sheet in self.sheets.items():
+                self.run(self._compare_batch(peer, id, sheet))
+
+    async def _compare_batch(self, peer: Peer, id: str, sheet: Sheet) -> None:
+        batch = await peer.store.batch(id)
+        assert batch is not None
+        gone = sum(task_id not in self.model.tasks for task_id in sheet.tasks)
+        assert (batch.total, batch.lines, batch.pruned) == (len(sheet.tasks), sheet.lines, gone)
+        assert (batch.waiting, batch.running) == (sheet.count(*WAITING), sheet.count(State.RUNNING))
+        assert (batch.completed, batch.failed, batch.cancelled) == tuple(
+            sheet.count(state) for state in (State.COMPLETED, State.FAILED, State.CANCELLED)
+        )
+        assert (batch.sealed is not None, batch.finished) == (sheet.sealed, sheet.finished)
+
+    def teardown(self) -> None:
+        try:
+            if self.peers:
+                ends = [event.batch_id for event in self.run(self.peers[0].events()) if isinstance(event, BatchFinished)]
+                assert {id: ends.count(id) for id in self.sheets} == {id: sheet.ends for id, sheet in self.sheets.items()}
+        finally:
+            super().teardown()
+
+
 # Shrinking a walk of real commits can take longer than a test may: the whole walk that failed is printed instead.
 walks = settings(
     stateful_step_count=40,
@@ -353,6 +511,13 @@ walks = settings(
 )
 Walk.TestCase.settings = settings(walks, max_examples=int(os.environ.get("INFERQ_WALKS", "30")))
 SharedWalk.TestCase.settings = settings(walks, max_examples=int(os.environ.get("INFERQ_WALKS", "20")))
+
+
+BatchWalk.TestCase.settings = settings(walks, max_examples=int(os.environ.get("INFERQ_WALKS", "20")))
+
+
+class TestBatches(BatchWalk.TestCase):  # type: ignore[name-defined,misc] # made by hypothesis at run time
+    """A walk of two, with batches."""
 
 
 class TestMemory(Walk.TestCase):  # type: ignore[name-defined,misc] # made by hypothesis at run time

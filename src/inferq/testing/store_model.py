@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from inferq.task import FINAL, TRANSITIONS, WAITING, Claim, FlowKey, NewTask, State, Verb
@@ -53,6 +53,8 @@ class Model:
         self.paused: set[str] = set()
         self.events = 0
         self.lost_limit = lost_limit
+        self.kept: Callable[[Entry, int], bool] = lambda task, cutoff: False  # noqa: ARG005 - only batches keep tasks
+        """Whether retention must leave a task although it ended before the cutoff."""
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,7 +202,12 @@ class Model:
         return len(orphans)
 
     def prune(self, state: State, age: int, *, now: int) -> int:
-        old = [task for task in self.tasks.values() if task.state is state and (task.finished or 0) < now - age * 1000]
+        cutoff = now - age * 1000
+        old = [
+            task
+            for task in self.tasks.values()
+            if task.state is state and (task.finished or 0) < cutoff and not self.kept(task, cutoff)
+        ]
         for task in old:
             del self.tasks[task.id]
             self.keys = {key: kept for key, kept in self.keys.items() if kept[1] != task.id}
