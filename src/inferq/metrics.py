@@ -132,6 +132,7 @@ class Metrics:
         self.request_seconds = Histogram(
             "inferq_http_request_seconds", "From a request to the end of its answer.", "route", bounds=REQUEST_SECONDS
         )
+        self.dropped = Counter("inferq_readers_dropped", "Readers of streams and sockets that took nothing for too long.")
         self._hearers: Mapping[type, Callable[..., None]] = {
             TaskSubmitted: self._on_submitted,
             TaskStarted: self._on_started,

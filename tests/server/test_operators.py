@@ -74,6 +74,8 @@ async def test_metrics_count_what_happened(site: Any, chat: Chat) -> None:
     assert found["inferq_tasks{state=completed}"] == 3
     assert found["inferq_http_requests_total{method=POST,route=/api/tasks,status=201}"] == 3
     assert found["process_open_fds{}"] > 0
+    assert found["inferq_backend_up{backend=echo}"] == 1
+    assert found["inferq_event_loop_lag_seconds{}"] >= 0
 
 
 async def test_no_label_holds_an_id_and_names_are_bounded(site: Any, chat: Chat) -> None:

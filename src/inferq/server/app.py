@@ -79,6 +79,8 @@ class App:
         """Streams end: the server closes."""
         self.metrics = Metrics()
         self.began = time.monotonic()
+        self.lag = 0.0
+        """Seconds that the event loop came too late to its last second; 0 where another server runs the application."""
         self.sockets = 0
         """Open WebSockets."""
         self._listening = False

@@ -156,10 +156,13 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """uvicorn's own looks ten times a second whether it should end; this one is told."""
+        clock = asyncio.get_running_loop().time
         while not await self.on_tick(0):
+            began = clock()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._ending.wait()
+            self.app.lag = max(0.0, clock() - began - 1.0)
 
     @property
     def port(self) -> int:

@@ -253,6 +253,7 @@ class _Connection:
         try:
             await self._app.writing.wait(self._write(op, members))
         except TimeoutError:
+            self._app.metrics.dropped.add()
             log.info("server.reader_dropped", extra={"route": "/ws"})
             abort(self._call.scope)
             raise _Dropped from None

@@ -48,6 +48,7 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
     if isinstance(watched, Gone):
         raise watched
     if isinstance(written, TooSlow):
+        app.metrics.dropped.add()
         log.info("server.reader_dropped", extra={"route": call.route.path, "request_id": call.request_id})
         abort(call.scope)
         return
