@@ -99,6 +99,14 @@ class Door(ABC, Generic[D]):
             self._door = None
             self._background.end()
 
+    def _group(self, get: Callable[[D], T]) -> T:
+        """A group of the door's methods; it is made on the loop, which it may listen on."""
+
+        async def found() -> T:
+            return get(self.asynchronous)
+
+        return self.call(found())
+
     @property
     def url(self) -> str:
         """Where the queue is: a store's URL or a server's address, without secrets."""
@@ -109,42 +117,42 @@ class Door(ABC, Generic[D]):
         """Changes of all tasks that pass a filter."""
         from inferq.sync.operations import Operations
 
-        return Operations(self, self.asynchronous.operations)
+        return Operations(self, self._group(lambda door: door.operations))
 
     @property
     def batches(self) -> Batches:
         """Many tasks under one name: files of them, their progress, their results."""
         from inferq.sync.batches import Batches
 
-        return Batches(self, self.asynchronous.batches)
+        return Batches(self, self._group(lambda door: door.batches))
 
     @property
     def backends(self) -> Backends:
         """Where tasks run, and whether they may."""
         from inferq.sync.backends import Backends
 
-        return Backends(self, self.asynchronous.backends)
+        return Backends(self, self._group(lambda door: door.backends))
 
     @property
     def schedules(self) -> Schedules:
         """Tasks that come again at set times."""
         from inferq.sync.schedules import Schedules
 
-        return Schedules(self, self.asynchronous.schedules)
+        return Schedules(self, self._group(lambda door: door.schedules))
 
     @property
     def keys(self) -> Keys:
         """Keys of servers, limits of tenants, and the audit log."""
         from inferq.sync.keys import Keys
 
-        return Keys(self, self.asynchronous.keys)
+        return Keys(self, self._group(lambda door: door.keys))
 
     @property
     def webhooks(self) -> Webhooks:
         """Who is told over HTTP of what happens."""
         from inferq.sync.webhooks import Webhooks
 
-        return Webhooks(self, self.asynchronous.webhooks)
+        return Webhooks(self, self._group(lambda door: door.webhooks))
 
     # submit ----------------------------------------------------------------------------------------------------------
 
