@@ -91,12 +91,18 @@ def test_a_terminal_that_goes_away_stops_a_worker_that_was_started_on_it(process
     assert process.wait(30) == 0
 
 
-def test_a_server_reloads_too(processes: Any, file: Path) -> None:
+def test_a_server_reloads_its_limits_too(processes: Any, file: Path) -> None:
     server = processes.start("serve", "--port", "0", "--no-work")
-    told(server, "server.started")
-    file.write_text(f'[worker]\nslots = 2\n[server]\nmax_body_bytes = "1MB"\n{TWO}')
+    at = ("--url", told(server, "server.started")["url"])
+    submit = (*at, "submit", "chat", "--executor", "echo", "--model", "m", "x" * 5000, "-q")
+    assert processes.run(*submit).code == 0
+    file.write_text(f"[worker]\nslots = 2\n[server]\nmax_body_bytes = 2000\naccess_log = true\nport = 1\n{TWO}")
     server.send_signal(signal.SIGHUP)
     line = told(server, "config.reloaded")
-    assert (line["applied"], line["restart"]) == (["worker.slots"], ["server.max_body_bytes"])
+    assert line["applied"] == ["worker.slots", "server.max_body_bytes", "server.access_log"]
+    refused = processes.run(*submit)
+    assert refused.code == 2
+    assert "2000" in refused.err.replace(",", "")
+    assert told(server, "http.request")["status"] == 413
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0

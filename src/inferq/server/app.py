@@ -53,21 +53,22 @@ def create_app(
     `settings` default to the queue's own; `routes` to all of them. A queue that is not open is opened and closed by the application's
     lifespan, where the outer server gives it one. `authenticate` replaces the keys of the configuration by the user's own way.
     """
-    return App(queue, settings or queue.settings.server, authenticate or guards.by_key, routes)
+    return App(queue, settings, authenticate or guards.by_key, routes)
 
 
 class App:
     """An ASGI 3 application."""
 
     def __init__(
-        self, queue: AsyncQueue, settings: ServerSettings, authenticate: guards.Authenticate, routes: list[Route] | None = None
+        self, queue: AsyncQueue, settings: ServerSettings | None, authenticate: guards.Authenticate, routes: list[Route] | None = None
     ) -> None:
         if routes is None:
             from inferq.server.routes import ROUTES
 
             routes = ROUTES
         self.queue = queue
-        self.settings = settings
+        self._own = settings
+        settings = self.settings
         self.authenticate = authenticate
         self.guard = guards.Guard((settings.host, *settings.allowed_hosts), settings.origins)
         self.table = Table(routes)
@@ -92,6 +93,11 @@ class App:
         self._entry: Callable[[Scope, Receive, Send], Awaitable[None]] = self._http
         if settings.origins:
             self._entry = _with_cors(self._http, settings.origins)
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Those given to the application, else the queue's as they are now: a reload changes what is read from here at each request."""
+        return self._own or self.queue.settings.server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
