@@ -6,12 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inferq.batch import Batch, BatchItem, BatchState
     from inferq.client import AsyncClient
     from inferq.clock import Clock, Now
     from inferq.config import BackendSettings, Settings
     from inferq.engine import Backend
     from inferq.errors import (
         ApiError,
+        BatchExists,
+        BatchInvalid,
+        BatchNotFound,
         ClaimLost,
         ConfigError,
         Conflict,
@@ -57,10 +61,14 @@ if TYPE_CHECKING:
 _HOME = {
     "inferq.client": ("AsyncClient",),
     "inferq.clock": ("Clock", "Now"),
+    "inferq.batch": ("Batch", "BatchItem", "BatchState"),
     "inferq.config": ("BackendSettings", "Settings"),
     "inferq.engine": ("Backend",),
     "inferq.errors": (
         "ApiError",
+        "BatchExists",
+        "BatchInvalid",
+        "BatchNotFound",
         "ClaimLost",
         "ConfigError",
         "Conflict",
@@ -113,6 +121,12 @@ __all__ = [
     "AsyncQueue",
     "Backend",
     "BackendSettings",
+    "Batch",
+    "BatchExists",
+    "BatchInvalid",
+    "BatchItem",
+    "BatchNotFound",
+    "BatchState",
     "Call",
     "Chunk",
     "ClaimLost",

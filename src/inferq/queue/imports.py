@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from inferq.batch import BatchLine, Form, Line, LineError, Reader
-from inferq.errors import InvalidTask
+from inferq.errors import Forbidden, InvalidTask
 from inferq.task import NewTask
 
 GROUP: Final = 500
@@ -150,6 +150,9 @@ class Check:
         for line in lines:
             try:
                 spool.put(BatchLine(line.number, line.key, admit(line.fields)))
+            except Forbidden as error:
+                error.args = (f"line {line.number}: {error}",)
+                raise
             except InvalidTask as error:
                 self.refuse(LineError(line.number, plain(error), error.field))
 
