@@ -171,6 +171,58 @@ async def test_headers_without_bound_are_cut(site: Any) -> None:
     assert b"200" not in answer
 
 
+async def flood(writer: asyncio.StreamWriter, drip: bytes) -> int:
+    """Send for ever; returns how much it was when the server cut the connection."""
+    sent = 0
+    try:
+        async with asyncio.timeout(20):
+            while sent < 64_000_000:
+                writer.write(drip)
+                sent += len(drip)
+                await writer.drain()
+    except ConnectionError:
+        pass
+    return sent
+
+
+POST = b"POST /api/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drip"),
+    [
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n", b"X: y\r\n"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"extension"),
+        (POST + b"Content-Length: 9\r\n\r\n{GET /livez", b"X: y\r\n"),
+        (b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\nGET /livez HTTP/1.1\r\n", b"X: y\r\n"),
+    ],
+    ids=["trailers", "chunk extensions", "a body of lines", "headers behind a stream"],
+)
+async def test_what_is_no_body_is_bounded_wherever_it_stands(site: Any, beginning: bytes, drip: bytes) -> None:
+    async with nothing_left(site):
+        _, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+        writer.write(beginning)
+        sent = await flood(writer, drip * 2000)
+        writer.close()
+
+    # The system's buffers hold some of it.
+    assert sent < 32_000_000
+
+
+async def test_who_sends_a_long_body_to_the_wrong_place_is_told(site: Any) -> None:
+    async with nothing_left(site):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+        writer.write(b"POST /api/nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        for _ in range(10):
+            writer.write(b"y" * 100_000)
+            await writer.drain()
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+
+    assert (b"no_such_route" in answer, b'{"status":"ok"}' in answer) == (True, True)
+
+
 async def test_a_body_that_stands_still_is_refused(open_site: Any) -> None:
     site = await open_site(read_timeout=0.2)
     async with nothing_left(site):

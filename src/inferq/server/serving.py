@@ -41,14 +41,14 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
         """Bounds the time and the size of a request's headers, and lets the application cut a connection."""
 
         _heading: TimerHandle | None = None
-        _head_size = 0
+        _loose = 0
+        """Bytes that are no body: of headers, of trailers, of what stands between the chunks of a body."""
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._wait_for_headers()
 
         def _wait_for_headers(self) -> None:
-            self._head_size = 0
             if self._heading is None:
                 self._heading = self.loop.call_later(patience, self._too_late)
 
@@ -65,10 +65,9 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
             if self._heading is None and self._is_idle():
                 # The next request on a connection that was kept.
                 self._wait_for_headers()
-            if self._heading is not None:
-                self._head_size += len(data)
+            self._loose += len(data)
             super().data_received(data)
-            if self._heading is not None and self._head_size > _LARGEST_HEADERS:
+            if self._loose > _LARGEST_HEADERS:
                 self._headers_came()
                 self.transport.abort()
 
@@ -90,7 +89,12 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
 
         def on_headers_complete(self) -> None:
             self._headers_came()
+            self._loose = 0
             super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._loose = 0
+            super().on_body(body)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._headers_came()
