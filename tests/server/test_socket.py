@@ -34,6 +34,37 @@ async def test_a_subscriber_is_told_what_happens_in_sequence(site: Any, chat: Ch
     assert sequence == list(range(1, len(sequence) + 1))
 
 
+async def test_hello_comes_first_however_quick_the_client_is(site: Any) -> None:
+    for _ in range(20):
+        async with site.session.ws_connect(site.url + "/ws") as ws:
+            await ws.send_json({"op": "ping"})
+            assert [(await ws.receive_json())["op"] for _ in range(2)] == ["hello", "pong"]
+
+
+async def test_a_stranger_is_refused_without_a_word_in_the_log(site: Any, caplog: pytest.LogCaptureFixture) -> None:
+    await site.queue.keys.create("boss", role="admin")
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+        await site.session.ws_connect(site.url + "/ws")
+    await site.session.get(site.url + "/livez")
+
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_subscription_that_breaks_says_so(open_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = await open_site()
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise OverflowError("of the server's own making")
+
+    async with site.session.ws_connect(site.url + "/ws") as ws:
+        monkeypatch.setattr(site.app.queue.store, "events", broken)
+        await ws.send_json({"op": "subscribe", "id": "a", "topics": ["events"], "after": 0})
+        error = await until(ws, "error")
+
+    assert (error["id"], error["code"]) == ("a", "internal")
+    assert "making" not in error["detail"]
+
+
 async def test_a_subscription_resumes_after_a_position(site: Any, chat: Chat) -> None:
     for _ in range(3):
         await site.post("/api/tasks", chat())
@@ -78,6 +109,8 @@ async def test_numbers_are_sent_when_something_happened(site: Any, chat: Chat) -
         ('{"op": "shout"}', "op"),
         ('{"op": "subscribe", "topics": ["events"], "types": ["no.such"]}', "no.such"),
         ('{"op": "subscribe", "topics": ["stream"]}', "task"),
+        ('{"op": "subscribe", "topics": ["events"], "after": -1}', "after"),
+        ('{"op": "subscribe", "topics": ["events"], "after": 1180591620717411303424}', "after"),
         ('{"op": "subscribe", "topics": ["stream"], "task": "nobody"}', "nobody"),
         ('{"op": "subscribe", "topics": ["events"], "colour": 1}', "colour"),
     ],

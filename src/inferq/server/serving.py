@@ -107,6 +107,12 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
             self.app = _with_abort(self.app, self.transport)
             super().handle_connect(event)
 
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.http.response.body":
+                # A refusal is an answer: without this uvicorn logs each as an error of the application.
+                self.handshake_complete = True
+
     return Http, Socket
 
 

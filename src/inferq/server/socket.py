@@ -59,7 +59,7 @@ class Subscribe(msgspec.Struct, tag_field="op", tag="subscribe", forbid_unknown_
     id: Name = ""
     types: list[str] = []
     task: str | None = None
-    after: int | str | None = None
+    after: Annotated[int, Meta(ge=0, lt=2**53)] | str | None = None
 
 
 class Unsubscribe(msgspec.Struct, tag_field="op", tag="unsubscribe", forbid_unknown_fields=True):
@@ -135,11 +135,12 @@ class _Connection:
         self._mistakes = 0
 
     async def run(self) -> None:
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._app.stopping.wait())]
+        tasks: list[asyncio.Future[Any]] = []
         code, reason = 1000, ""
         self._app.sockets += 1
         try:
             await self._tell(b"hello", {"version": inferq.__version__, "last_event": await self._call.queue.store.last_event()})
+            tasks += [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._app.stopping.wait())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[1].done():
                 code, reason = 1001, "the server stops"
@@ -232,11 +233,11 @@ class _Connection:
         except* _Dropped:
             self._tasks.pop(id, None)
             abort(self._call.scope)
-        except* InferqError as errors:
+        except* Exception as errors:  # noqa: BLE001 - the client must hear of it; it is logged as a problem
             self._tasks.pop(id, None)
-            first: Any = errors.exceptions[0]
+            problem = problem_of(errors.exceptions[0], "")
             with suppress(_Dropped):
-                await self._tell(b"error", {"id": id, "code": first.code, "detail": str(first)})
+                await self._tell(b"error", {"id": id, "code": problem.code, "detail": problem.detail})
         else:
             self._tasks.pop(id, None)
 
