@@ -179,3 +179,16 @@ async def test_a_server_that_works_fires_by_itself(open_site: Any) -> None:
     await wait_until(fired)
     history = (await site.get("/api/cron/often/history"))["items"]
     assert history[0]["payload"]["messages"][0]["content"].startswith("of 20")
+
+
+async def test_a_tenants_beginning_of_an_id_is_looked_for_among_its_own(site: Any) -> None:
+    keys = site.queue.keys
+    both = [await keys.create(tenant, role="operator", tenant=tenant) for tenant in ("a", "b")]
+    made = [await site.post("/api/cron", {**DAILY, "name": f"of-{who.key.name}"}, **bearer(who)) for who in both]
+    begin = made[0]["id"][:8]
+    assert made[1]["id"].startswith(begin)
+    for who, own in zip(both, made, strict=True):
+        assert (await site.get(f"/api/cron/{begin}", **bearer(who)))["name"] == own["name"]
+    boss = await keys.create("boss", role="admin")
+    status, problem, _ = await site.ask("GET", f"/api/cron/{begin}", **bearer(boss))
+    assert (status, problem["code"]) == (409, "ambiguous_id")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -33,6 +35,7 @@ from inferq.wire.native import Instant, Listing, SubmitBody, Submitted, TaskView
 from inferq.wire.schedules import Expression, Preview, ScheduleBody, ScheduleChanges, Zone
 
 _clock: Final = SystemClock()
+_PAGE: Final = 1000
 _FOUND: Final = (RecordNotFound, AmbiguousId)
 EXAMPLE: Final = {
     "name": "daily-report",
@@ -71,14 +74,11 @@ async def list_(call: Call) -> Reply:
     """List schedules by name."""
     query: ListQuery = call.query
     found: list[Schedule] = []
-    after = query.after
-    while len(found) < query.limit:
-        page = await call.queue.schedules.list(query.enabled, limit=query.limit, after=after)
-        found += [one for one in page if sees(call.principal, one.task.tenant)]
-        if len(page) < query.limit:
-            break
-        after = page[-1].name
-    found = found[: query.limit]
+    async with aclosing(_visible(call, query.after, query.enabled)) as visible:
+        async for one in visible:
+            found.append(one)
+            if len(found) == query.limit:
+                break
     return Reply(Listing(found, found[-1].name if len(found) == query.limit else None))
 
 
@@ -123,10 +123,29 @@ async def show(call: Call) -> Reply:
 
 async def _schedule(call: Call) -> Schedule:
     """The schedule of the path, where it exists for this caller."""
-    found = await call.queue.schedules.get(call.path["name"])
-    if not sees(call.principal, found.task.tenant):
-        raise RecordNotFound(f"expected the name or id of a schedule, got {call.path['name']!r}: there is none")
-    return found
+    name = call.path["name"]
+    try:
+        found = [await call.queue.schedules.get(name)]
+    except AmbiguousId:
+        if call.principal.tenant is None:
+            raise
+        # Among those of all tenants; of its own there may be one.
+        found = [one async for one in _visible(call, "") if one.id.startswith(name.lower())]
+        if len(found) > 1:
+            raise
+    found = [one for one in found if sees(call.principal, one.task.tenant)]
+    if not found:
+        raise RecordNotFound(f"expected the name or id of a schedule, got {name!r}: there is none")
+    return found[0]
+
+
+async def _visible(call: Call, after: str, enabled: bool | None = None) -> AsyncIterator[Schedule]:
+    """The schedules that exist for this caller, by name."""
+    while page := await call.queue.schedules.list(enabled, limit=_PAGE, after=after):
+        for one in page:
+            if sees(call.principal, one.task.tenant):
+                yield one
+        after = page[-1].name
 
 
 @route(
