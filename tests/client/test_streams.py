@@ -158,3 +158,13 @@ async def test_a_wait_outlives_lost_connections_without_asking_all_the_time(scri
     task = await client.wait("t1")
     assert task.state is inferq.State.COMPLETED
     assert [asked.path for asked in scripted.asked] == ["/api/tasks/t1?wait=25.0"] * 4
+
+
+async def test_a_subscriber_bears_an_absence_that_a_stream_does_not(scripted: Scripted) -> None:
+    ended = json.dumps({"type": "task.completed", "position": 6, "at": 1, "task_id": "t"})
+    scripted.script = [streams(("5", "")), *[cuts] * 3, streams(("6", ended)), hangs]
+    heard: list[int] = []
+    async with AsyncClient(scripted.url, patience=0) as client:
+        stop = client.subscribe(lambda event: heard.append(event.position), "task.completed")
+        await wait_until(lambda: heard == [6], timeout=60)
+        stop()

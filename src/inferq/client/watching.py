@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -154,7 +155,7 @@ class Watching(AsyncDoor):
                 yield event
 
     async def _events(
-        self, types: tuple[str, ...], after: int | None, opened: Callable[[], None] | None = None
+        self, types: tuple[str, ...], after: int | None, opened: Callable[[], None] | None = None, patience: float | None = None
     ) -> AsyncGenerator[Event]:
         wanted = type_filter(types)
         transport = self.transport
@@ -163,7 +164,8 @@ class Watching(AsyncDoor):
             return get("events", query={"types": builtins.list(types), "after": place})
 
         place = None if after is None else str(after)
-        async with aclosing(follow(transport, request, place, patience=self._patience, opened=opened)) as found:
+        borne = self._patience if patience is None else patience
+        async with aclosing(follow(transport, request, place, patience=borne, opened=opened)) as found:
             async for entry in found:
                 event = _event(transport, entry.data)
                 if event is not None and wanted(event.type):
@@ -172,7 +174,8 @@ class Watching(AsyncDoor):
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
         """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe.
 
-        What this client asks for afterwards is sent once the server listens, so that no event of its own doing is missed.
+        What this client asks for afterwards is sent once the server listens, so that no event of its own doing is missed. However long
+        the server is away, nothing is missed then either.
         """
         type_filter(types)
         listening = asyncio.get_running_loop().create_future()
@@ -184,7 +187,7 @@ class Watching(AsyncDoor):
 
         async def tell() -> None:
             try:
-                async with aclosing(self._events(types, None, opened)) as found:
+                async with aclosing(self._events(types, None, opened, math.inf)) as found:
                     async for event in found:
                         _tell(callback, event)
             finally:
