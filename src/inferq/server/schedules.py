@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -139,7 +139,7 @@ async def _schedule(call: Call) -> Schedule:
     return found[0]
 
 
-async def _visible(call: Call, after: str, enabled: bool | None = None) -> AsyncIterator[Schedule]:
+async def _visible(call: Call, after: str, enabled: bool | None = None) -> AsyncGenerator[Schedule]:
     """The schedules that exist for this caller, by name."""
     while page := await call.queue.schedules.list(enabled, limit=_PAGE, after=after):
         for one in page:
