@@ -206,11 +206,18 @@ class Writer:
     def _after(self, tx: Transaction) -> None:
         for name in tx.after_commit:
             self._instances.forget(name)
-        known, shifted = self._known, frozenset[str]()
-        if known.limits or tx.relimited:
-            shifted = limits.refresh(self._db, known, reread=tx.relimited)
+        known = self._known
+        shifted = self._refresh_limits(reread=tx.relimited) if known.limits or tx.relimited else frozenset[str]()
         if tx.flows or tx.events or tx.streams or tx.paused is not None or shifted:
             self._news.append(Change(limits.told(known, tx.flows.values(), shifted), tx.events, tx.streams, tx.paused))
+
+    def _refresh_limits(self, *, reread: bool) -> frozenset[str]:
+        try:
+            return limits.refresh(self._db, self._known, reread=reread)
+        except sqlite3.Error as error:
+            # What was committed stays committed: those who wait must hear so. The next commit looks again.
+            log.warning("store.limits_unread", extra={"error": str(error)})
+            return frozenset()
 
     # other processes -------------------------------------------------------------------------------------------------
 
