@@ -26,7 +26,7 @@ def commands(command: click.Command = root, path: str = "") -> dict[str, Command
 
 
 ALL = commands()
-NO_RECORDS = {"serve", "work", "health", "config schema", "completion", "batch delete"}
+NO_RECORDS = {"serve", "work", "health", "config schema", "completion", "batch delete", "openapi"}
 """They run on, only do something, or print a document that has one form."""
 TEXTS = {"run", "result", "tail", "submit batch", "batch watch", "batch results", "batch errors"}
 """They print answers, not records; their default is the text itself or a line of JSON."""

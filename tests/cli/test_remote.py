@@ -265,3 +265,12 @@ def test_a_batch_is_sent_watched_and_collected_at_the_server(cli: Cli, server: s
     assert wrong.code == 2
     assert "line 1: action: expected an action of executor echo" in wrong.err
     assert cli("--url", server, "batch", "show", "nothing").code == 5
+
+
+def test_the_page_is_found_and_the_api_printed(cli: Cli, server: str, home: Path) -> None:
+    assert cli("--url", server, "open", "--print", "-q").out == f"{server}/\n"
+    assert cli("--url", f"{home}/q.db", "open", "--print").code == 7
+    ran = cli("openapi")
+    assert ran.code == 0
+    assert ran.json["openapi"].startswith("3.1")
+    assert "/api/tasks" in ran.json["paths"]

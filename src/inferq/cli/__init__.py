@@ -44,6 +44,8 @@ VERBS = {
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
     "profile": Verb("inferq.cli.profile:profile", "Name servers and stores, and choose among them.", _KEEP),
+    "open": Verb("inferq.cli.page:open_", "Open the server's page in the browser.", _KEEP),
+    "openapi": Verb("inferq.cli.page:openapi", "Print the API of the server as OpenAPI 3.1.", _KEEP),
     "health": Verb("inferq.cli.serve:health", "Ask whether the server is ready.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
     "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),
