@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
@@ -81,7 +82,7 @@ async def test_b08_broken_and_silent_browsers_hold_up_nobody(site: Site) -> None
         transport = ws._conn.transport if ws._conn is not None else None  # type: ignore[attr-defined]
         assert transport is not None
         # Cut without a farewell, as a laptop's lid does: a reset instead of a close.
-        transport.get_extra_info("socket").setsockopt(1, 13, struct.pack("ii", 1, 0))
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     async with site.session.ws_connect(site.url + "/ws") as ws:
         await ws.send_json({"op": "subscribe", "topics": ["events"], "types": ["task.completed"]})

@@ -136,6 +136,15 @@ async def test_the_first_signal_lets_tasks_finish_and_the_second_hands_them_back
     assert (task["state"], task["failures"]) == ("pending", 0)
 
 
+async def test_the_forerunners_flags_are_taken(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inferq.toml").write_text("worker.slots = 3\n")
+    server = await serve("--host", "localhost", "--ollama-host", "http://127.0.0.1:9", "--config-dir", str(tmp_path / "folder"), "-v")
+
+    async with aiohttp.ClientSession(server.url) as session, session.get("/api/stats") as answer:
+        assert (await answer.json())["workers_idle"] == 3
+
+
 async def test_it_refuses_to_listen_for_strangers_without_keys(tmp_path: Path) -> None:
     code, said = await run("serve", "--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path))
 
