@@ -416,7 +416,7 @@ class BatchWalk(SharedWalk):
     def cancel_batch(self, peer: int, other: int, pick: int) -> None:
         now = self.tick()
         id, sheet = self._sheet(pick)
-        before = sheet.cancelled
+        before = sheet.cancelled or sheet.finished is not None
         self.run(self.one(peer).store.cancel_batch(id, self.clock.read()))
         self.model.events += not before
         if not before:

@@ -48,7 +48,8 @@ class BatchStore(Protocol):
         ...
 
     async def cancel_batch(self, id: str, now: Now, *, reason: str = "") -> Batch:
-        """It is sealed, and its tasks that have not ended are cancelled, in bites, by `settle_batches`. Idempotent."""
+        """It is sealed, and its tasks that have not ended are cancelled, in bites, by `settle_batches`. Idempotent; a finished
+        one stays as it is."""
         ...
 
     async def drop_batch(self, id: str, now: Now) -> None:

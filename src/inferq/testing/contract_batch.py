@@ -293,6 +293,27 @@ class BatchContract(ContractBase):
         assert (await here.store.counts()).states["cancelled"] == 0
         assert await here.store.check() == []
 
+    async def test_a_finished_batch_stays_what_it_is_when_it_is_cancelled(self, here: Peer) -> None:
+        id = await make(here, 1, seal=True)
+        await here.complete(await here.claim_one())
+        assert (await here.store.cancel_batch(id, here.now, reason="too late")).state is BatchState.FINISHED
+        await settle(here)
+        assert await finishes(here, id) == [(1, 0, 0)]
+
+    async def test_what_is_made_again_while_its_batch_is_being_removed_is_removed_too(self, here: Peer) -> None:
+        id = await make(here, 3, seal=True)
+        await here.store.cancel_batch(id, here.now)
+        await settle(here)
+        tasks = await ids_of(here, id)
+        await here.store.drop_batch(id, here.now)
+        await here.store.retry(tasks, here.now)
+        await here.claim_one()
+        await settle(here)
+        assert [await here.store.get(task) for task in tasks] == [None] * 3
+        assert (await here.store.counts()).total == 0
+        assert await here.heads() == []
+        assert await here.store.check() == []
+
     async def test_retention_leaves_a_batch_alone_until_it_has_ended(self, here: Peer) -> None:
         keep = {State.COMPLETED: Retention(age=100.0, count=0)}
         id = await make(here, 3, seal=True)

@@ -17,7 +17,7 @@ from inferq.events import BatchCancelled, BatchCreated, BatchDropped, BatchPause
 from inferq.stores.sqlite.arrivals import Arrivals
 from inferq.stores.sqlite.batch_reads import batch_from
 from inferq.stores.sqlite.changes import cancel as cancel_tasks
-from inferq.stores.sqlite.rows import NEVER, PENDING, SCHEDULED, Row, encode
+from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, NEVER, PENDING, SCHEDULED, Row, encode
 from inferq.stores.sqlite.statements import SQL, within, write_many
 from inferq.stores.sqlite.transaction import Transaction
 from inferq.stores.sqlite.upkeep import remove
@@ -143,12 +143,12 @@ CancelCall = tuple[str, Now, str]
 
 
 def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Batch | InferqError]:
-    """It takes no more lines, and all its tasks that have not ended will be cancelled; idempotent."""
+    """It takes no more lines, and all its tasks that have not ended will be cancelled; idempotent. A finished one stays as it is."""
     replies: list[Batch | InferqError] = []
     for id, now, reason in calls:
         try:
-            number, _, _, before, *_ = _find(tx, id)
-            if before is None:
+            number, sealed, _, before, _, _, _, waiting, running = _find(tx, id)
+            if before is None and (sealed is None or waiting or running):
                 tx.execute(SQL["cancel_batch"], (now.wall, reason[:2000], number))
                 tx.hold(id, number, held=False)
                 tx.events.append(BatchCancelled(0, now.wall, id, reason))
@@ -259,10 +259,14 @@ def _cancel(tx: Transaction, batch: Row, now: Now, limit: int) -> Bite:
     return len(ids), len(ids) < limit
 
 
-def _drop(tx: Transaction, batch: Row, now: Now, limit: int) -> Bite:  # noqa: ARG001 - bites share one signature
+def _drop(tx: Transaction, batch: Row, now: Now, limit: int) -> Bite:
     number, *_ = batch
     rows = tx.execute(SQL["batch_tasks"], (number, limit)).fetchall()
-    remove(tx, rows)
+    living = [id for _, state, _, id in rows if state < COMPLETED]
+    if living:
+        # Somebody has made them again since.
+        cancel_tasks(tx, [(living, now, "its batch was removed")])
+    remove(tx, [(seq, CANCELLED if state < COMPLETED else state, size) for seq, state, size, _ in rows])
     if len(rows) == limit:
         return len(rows), False
     many = limit * _LINES_AT_ONCE

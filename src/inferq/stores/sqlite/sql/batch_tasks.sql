@@ -1,2 +1,2 @@
 -- batches.settle towards drop: any tasks of a batch.
-SELECT seq, state, bytes FROM task WHERE batch = ? LIMIT ?
+SELECT seq, state, bytes, id FROM task WHERE batch = ? LIMIT ?
