@@ -130,13 +130,13 @@ async def test_deadline_bounds_the_whole_task_and_no_retry_follows_it(opened: An
 async def test_a_lease_that_ran_out_voids_the_claim_and_another_worker_makes_the_next_attempt(opened: Any, tmp_path: Any) -> None:
     slow, quick = Gated("gated"), Gated("gated")
     frozen = FakeClock()
-    first = await opened(slow, url=tmp_path / "q.db", clock=frozen, lease=5.0)
+    first = await opened(slow, url=tmp_path / "q.db", clock=frozen, lease=5.0, lost_limit=1000)
     handle = await first.submit("gated", "work", payload={"name": "a"})
     await wait_until(lambda: slow.running == 1)
     ahead = FakeClock(wall=frozen.read().wall, mono=frozen.read().mono)
     ahead.advance(60)
     quick.let_all_go()
-    second = await opened(quick, url=tmp_path / "q.db", clock=ahead, lease=5.0, rescue_interval=0.02)
+    second = await opened(quick, url=tmp_path / "q.db", clock=ahead, lease=5.0, lost_limit=1000, rescue_interval=0.02)
     result = await second.handle(handle.id).result(timeout=10)
     # The first one lives on, with a clock that stands: it may win the claim again, and lose it again.
     await wait_until(lambda: slow.running == 0 and set(slow.cancelled) == {"a"}, what="the voided call to be closed")
