@@ -83,6 +83,7 @@ def tuned(
     lease: float = 30.0,
     max_retries: int = 3,
     rescue_interval: float = 10.0,
+    lost_limit: int = 3,
     retention: StateRetention | None = None,
     max_queue_size: int | None = None,
     ageing: float | None = None,
@@ -98,6 +99,7 @@ def tuned(
         ),
         worker=WorkerSettings(
             slots=slots,
+            lost_limit=lost_limit,
             timeout=timeout,
             idle_timeout=idle_timeout,
             shutdown_grace=grace,
