@@ -19,9 +19,7 @@ ENDLESS = "^/api/events$|/stream$"
 Open = Callable[..., Awaitable[Any]]
 
 
-async def schemathesis(
-    site: Any, place: Path, *further: str, without: str = ENDLESS, phases: str = "examples,fuzzing"
-) -> tuple[int, str]:
+async def schemathesis(site: Any, place: Path, *further: str, without: str = ENDLESS, phases: str = "examples,fuzzing") -> tuple[int, str]:
     child = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "schemathesis"),
         "run",
