@@ -53,6 +53,9 @@ def openapi(app: App) -> None:
 
     It is the document of this version, the same as a server gives at /openapi.json; no server is asked.
     """
+    from inferq.cli.serve import check_extra
+
+    check_extra()
     from inferq.server.openapi import openapi as document
     from inferq.server.routes import ROUTES
 

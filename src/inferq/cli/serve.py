@@ -58,7 +58,7 @@ def serve(app: App, /, quiet: bool, browse: bool, no_work: bool, insecure: bool,
         "worker.slots": told["slots"],
         "worker.shutdown_grace": grace,
     }
-    _check_extra()
+    check_extra()
     import asyncio
 
     import uvloop
@@ -67,7 +67,8 @@ def serve(app: App, /, quiet: bool, browse: bool, no_work: bool, insecure: bool,
         runner.run(_serve(app, quiet=quiet, browse=browse, work=not no_work))
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
+    """Raises ClickException where the extra `server` is not installed."""
     from importlib.util import find_spec
 
     missing = [name for name in ("uvicorn", "uvloop", "httptools", "websockets", "prometheus_client") if find_spec(name) is None]
