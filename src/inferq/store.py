@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from inferq.access import AuditEntry
 from inferq.batch.keeping import BatchFilter as BatchFilter
 from inferq.batch.keeping import BatchStore
 from inferq.clock import Now
 from inferq.errors import ClaimLost, InvalidQuery, InvalidTask, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
-from inferq.policy import Want
 from inferq.query import LARGEST_LIMIT, At, Compare, Query, Search, Term, Text, parse, search
 from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, Size, State, Task, TaskResult
+
+if TYPE_CHECKING:
+    from inferq.access import AuditEntry
+    from inferq.policy import Want
 
 
 class Filter(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from inferq.batch import LineError
 from inferq.errors import (
     ApiError,
     BatchInvalid,
@@ -27,6 +26,9 @@ from inferq.errors import (
     Unauthenticated,
 )
 from inferq.wire.native import Fault, Problem
+
+if TYPE_CHECKING:
+    from inferq.batch import LineError
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, origin: str) -> InferqError:
@@ -124,6 +126,8 @@ def _make(kind: type[InferqError], message: str, problem: Problem, hint: float |
 
 def _line(fault: Fault) -> LineError:
     """A wrong line of a batch, from a pointer such as `/12/payload/messages`."""
+    from inferq.batch import LineError
+
     number, _, rest = (fault.pointer or "/0").removeprefix("/").partition("/")
     return LineError(int(number) if number.isdecimal() else 0, fault.detail, field_of(f"/{rest}") if rest else "")
 
