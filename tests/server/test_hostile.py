@@ -253,11 +253,12 @@ async def test_more_connections_than_allowed_are_refused_and_the_others_served(o
         idle = [await asyncio.open_connection("127.0.0.1", site.server.port) for _ in range(25)]
         for _, writer in idle:
             stack.callback(writer.close)
-        await wait_until(lambda: len(site.server.server_state.connections) >= 20)
-        status, _, _ = await site.ask("GET", "/api/stats")
+        await wait_until(lambda: len(site.server.server_state.connections) > 20)
+        status, problem, headers = await site.ask("GET", "/api/stats")
         for _, writer in idle:
             writer.close()
-        await wait_until(lambda: len(site.server.server_state.connections) < 20)
+        await wait_until(lambda: len(site.server.server_state.connections) <= 20)
         again, _, _ = await site.ask("GET", "/api/stats")
 
     assert (status, again) == (503, 200)
+    assert (problem["code"], headers["retry-after"]) == ("rejected", "1")

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from inferq.config import ServerSettings
-from inferq.errors import ConfigError, InvalidRequest
+from inferq.errors import ConfigError, InvalidRequest, Rejected
 from inferq.server.guard import is_loopback
 from inferq.server.problems import encode, problem_of
 
@@ -46,6 +46,7 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._served = self.app
             self._wait_for_headers()
 
         def _wait_for_headers(self) -> None:
@@ -90,6 +91,7 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
         def on_headers_complete(self) -> None:
             self._headers_came()
             self._loose = 0
+            self.app = _busy if len(self.connections) > app.settings.max_connections else self._served
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
@@ -114,6 +116,21 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
                 self.handshake_complete = True
 
     return Http, Socket
+
+
+async def _busy(scope: Any, receive: Any, send: Any) -> None:
+    """Refuse a request of one connection too many; it is closed, so that the next one may have its place."""
+    del receive
+    problem = problem_of(Rejected("expected fewer connections at a time (server.max_connections); try again", retry_after=1.0), "")
+    content = encode(problem)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"retry-after", b"1"),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else content})
 
 
 def _with_abort(app: Any, transport: Transport) -> Any:
@@ -150,7 +167,6 @@ class Server(uvicorn.Server):
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=list(settings.trusted_proxies),
                 root_path=(settings.root_path or "").rstrip("/"),
-                limit_concurrency=settings.max_connections,
                 timeout_keep_alive=round(settings.keep_alive),
                 timeout_graceful_shutdown=5,
                 backlog=_BACKLOG,
