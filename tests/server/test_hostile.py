@@ -6,8 +6,10 @@ import asyncio
 import gc
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -262,3 +264,26 @@ async def test_more_connections_than_allowed_are_refused_and_the_others_served(o
 
     assert (status, again) == (503, 200)
     assert (problem["code"], headers["retry-after"]) == ("rejected", "1")
+
+
+async def test_readers_who_leave_a_backup_leave_no_copy_behind(
+    site: Any, chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+    await site.post("/api/tasks", [chat("x" * 1000) for _ in range(500)])
+
+    async def leave(n: int) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+        writer.write(b"GET /api/store/backup HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await writer.drain()
+        for _ in range(n):
+            await site.get("/api/stats")
+        writer.transport.abort()
+
+    async with nothing_left(site):
+        for n in range(60):
+            await leave(n % 6)
+
+    await wait_until(lambda: not list(copies.iterdir()))

@@ -46,16 +46,24 @@ async def backup(call: Call) -> Reply:
 
 
 async def _copy(call: Call) -> AsyncIterator[bytes]:
-    directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="inferq-backup-"))
+    directory = Path(tempfile.mkdtemp(prefix="inferq-backup-"))
+    file = directory / "inferq.db"
+    copying = asyncio.ensure_future(call.queue.backup(file))
     try:
-        file = directory / "inferq.db"
-        await call.queue.backup(file)
+        await asyncio.shield(copying)
         place = 0
         while piece := await asyncio.to_thread(_read, file, place):
             yield piece
             place += len(piece)
     finally:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        # In a task of its own: whoever leaves while this is under way must not cancel it.
+        await asyncio.shield(asyncio.create_task(_remove(directory, copying)))
+
+
+async def _remove(directory: Path, copying: asyncio.Future[None]) -> None:
+    # A copy goes on in its thread when the reader has left: removed before its end, it would be written anew and stay.
+    await asyncio.wait({copying})
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
 def _read(file: Path, place: int) -> bytes:
