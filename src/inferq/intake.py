@@ -61,6 +61,13 @@ def _read(read: Callable[[Any], float], value: Any, field: str) -> float:
         raise InvalidTask(str(error), field=field) from None
 
 
+def refuse_origin(batch: object, schedule: object) -> None:
+    """What a task came from is the queue's own word. Raises InvalidTask."""
+    for field, said, where in (("batch", batch, "queue.batches"), ("schedule", schedule, "queue.schedules")):
+        if said is not None:
+            raise InvalidTask(f"expected none, got {said!r}: the queue itself says this of tasks that come through {where}", field=field)
+
+
 def plain(value: Any) -> Any:
     """A mapping as a dict, nothing as an empty one; anything else as it is, to be refused by its type."""
     if type(value) is dict:

@@ -26,7 +26,7 @@ from inferq.errors import (
 )
 from inferq.events import Event
 from inferq.handle import Duration
-from inferq.intake import Admission, check_json, checked_priority
+from inferq.intake import Admission, check_json, checked_priority, refuse_origin
 from inferq.queue.imports import GROUP, Check, Spool
 from inferq.store import BatchFilter, Store
 from inferq.task import NewTask, State, Submission, Task, new_id
@@ -132,6 +132,7 @@ class LocalBatches(BatchesDoor):
         admission = self._admission(allow)
 
         def admit(fields: dict[str, Any]) -> NewTask:
+            refuse_origin(fields.get("batch"), fields.get("schedule"))
             fields["batch"] = id
             return admission.admit(fields)
 

@@ -27,7 +27,7 @@ from inferq.events import Event, type_filter
 from inferq.executor import Executor, Health
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import Admission, admit, checked_priority
+from inferq.intake import Admission, admit, checked_priority, refuse_origin
 from inferq.query import search
 from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, checked_cursor, page_size, query_of
 from inferq.stores import open_store
@@ -318,6 +318,10 @@ class AsyncQueue(AsyncDoor):
         tasks = []
         for index, given in enumerate(submissions):
             try:
+                if isinstance(given, Submission):
+                    refuse_origin(given.batch, given.schedule)
+                elif isinstance(given, Mapping):
+                    refuse_origin(given.get("batch"), given.get("schedule"))
                 tasks.append(admit(given, places.executor_of, max_bytes=bound))
             except InvalidTask as error:
                 error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
