@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferq.clock import Clock
-from inferq.config import HealthSettings
+from inferq.config import DEFAULT_BACKENDS, HealthSettings
 from inferq.engine.backend import Backend, plain_name
 from inferq.engine.backends import Backends
 from inferq.executor import Executor, Health
@@ -66,7 +66,7 @@ class Watch:
         await asyncio.sleep(self._rng.uniform(0.0, min(1.0, interval)) if soon else self._rng.uniform(interval / 2, interval))
         while True:
             # Of the built-in ones nobody has configured, only those in use are asked: OpenAI is not to hear from everybody all day.
-            if (not self._backends.installed or backend.opened) and backend.enabled:
+            if (backend.opened or backend.settings not in DEFAULT_BACKENDS) and backend.enabled:
                 await self.check(backend)
             pause = self._settings.interval / (_SOONER if backend.failed_checks else 1)
             await asyncio.sleep(pause * self._rng.uniform(0.9, 1.1))

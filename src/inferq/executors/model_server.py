@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 _REFUSAL_BYTES: Final = 65_536
 _LEAST_SECRET: Final = 6
+_FAILURE: Final = 500
+"""From this HTTP status on an answer is the failure of a server."""
 
 
 class ModelServer(Executor):
@@ -75,11 +77,14 @@ class ModelServer(Executor):
                 raise self._garbled(str(error)) from error
 
     async def _asked(self, path: str, describe: Callable[[Any], str]) -> Health:
-        """Health from one cheap question."""
+        """Health from one cheap question. Whatever it answers short of a server's failure, it is there."""
+        answered = False
         try:
-            return Health(ok=True, detail=await self._get(path, describe))
+            reply = await self.client.request("GET", path, max_bytes=self._max_bytes)
+            answered = reply.status < _FAILURE
+            return Health(ok=True, detail=self._understood(reply, describe))
         except ExecutorError as error:
-            return Health(ok=False, detail=str(error), answered=isinstance(error, Reject))
+            return Health(ok=False, detail=str(error), answered=answered)
 
     def _understood(self, reply: Reply, read: Callable[[Any], T]) -> T:
         if not 200 <= reply.status < 300:
