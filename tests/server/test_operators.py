@@ -176,7 +176,8 @@ async def serving(app: Any) -> AsyncIterator[str]:
         await task
 
 
-async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat) -> None:
+@pytest.mark.parametrize(("prefix", "written"), [("/work/inferq", "/work/inferq"), ("/日本 x", "/%E6%97%A5%E6%9C%AC%20x")])
+async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat, prefix: str, written: str) -> None:
     queue = AsyncQueue(f"sqlite:///{tmp_path / 'q.db'}", backends=[EchoExecutor("echo")], settings=Settings())
 
     @asynccontextmanager
@@ -184,20 +185,21 @@ async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat) -> N
         async with queue:
             yield
 
-    outer = Starlette(routes=[Mount("/work/inferq", create_app(queue))], lifespan=lifespan)
+    outer = Starlette(routes=[Mount(prefix, create_app(queue))], lifespan=lifespan)
     async with serving(outer) as url, aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/work/inferq/api/tasks", json=chat()) as answer:
+        async with session.post(f"{url}{written}/api/tasks", json=chat()) as answer:
             assert answer.status == 201
             place = answer.headers["location"]
+            assert place.startswith(f"{written}/api/tasks/")
         async with session.get(f"{url}{place}/result?wait=10") as answer:
             assert answer.status == 200
         async with session.get(f"{url}{place}/stream") as answer:
             assert b'"end"' in await answer.read()
-        async with session.get(f"{url}/work/inferq/openapi.json") as answer:
-            assert (await answer.json())["servers"] == [{"url": "/work/inferq"}]
-        async with session.get(f"{url}/work/inferq/") as answer:
-            assert f"{url}/work/inferq" in await answer.text()
-        async with session.ws_connect(f"{url}/work/inferq/ws") as ws:
+        async with session.get(f"{url}{written}/openapi.json") as answer:
+            assert (await answer.json())["servers"] == [{"url": written}]
+        async with session.get(f"{url}{written}/") as answer:
+            assert f"{url}{written}" in await answer.text()
+        async with session.ws_connect(f"{url}{written}/ws") as ws:
             assert (await ws.receive_json())["op"] == "hello"
 
 

@@ -203,8 +203,8 @@ class App:
         # An escaped slash is a character of its segment.
         root = len([part for part in scope.get("root_path", "").split("/") if part])
         segments = [unquote(part) for part in raw.partition(b"?")[0].decode("latin-1").split("/")][1:]
-        mounted = scope["path"] != path
-        return self.table.match_segments(segments[root:] if mounted else segments)
+        inside = segments[root:] if scope["path"] != path else segments
+        return self.table.match_segments([] if inside == [""] else inside)
 
     async def _answer(self, call: Call) -> Reply:
         route = call.route

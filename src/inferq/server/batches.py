@@ -115,7 +115,7 @@ async def create(call: Call) -> Reply:
 
 
 def _location(call: Call, made: Batch) -> dict[str, str]:
-    return {"location": f"{call.scope.get('root_path', '')}/api/batches/{made.id}"}
+    return {"location": f"{call.root}/api/batches/{made.id}"}
 
 
 @route("POST", "/api/batches/import", role="submit", body=Lines, query=LoadQuery, returns={201: LoadView}, errors=_LOAD_ERRORS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 from inferq.access import LOCAL, Principal, authorise
 from inferq.errors import InvalidRequest, Rejected
@@ -57,7 +58,13 @@ class Call:
     def base(self) -> str:
         """The URL that this application is mounted under, such as `http://127.0.0.1:7125` or `https://example.org/inferq`."""
         host = self.raw_headers.get(b"host", b"127.0.0.1").decode("latin-1")
-        return f"{self.scope.get('scheme', 'http')}://{host}{self.scope.get('root_path', '')}"
+        return f"{self.scope.get('scheme', 'http')}://{host}{self.root}"
+
+    @property
+    def root(self) -> str:
+        """The prefix that this application is mounted under, as addresses write it: escaped, without a slash at its end."""
+        root: str = self.scope.get("root_path", "")
+        return quote(root.rstrip("/"), safe="/-._~!$&'()*+,;=:@") if root else ""
 
     def authorise(self, submission: Submission) -> Submission:
         """The submission as this caller may make it over HTTP, with the tenant of its key. Raises Forbidden, InvalidTask."""

@@ -47,7 +47,7 @@ async def create(call: Call) -> Reply:
         executors=body.executors,
         expires=None if ends is None else datetime.fromtimestamp(ends / 1000, UTC),
     )
-    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/keys/{made.key.id}", "cache-control": "no-store"})
+    return Reply(made, 201, {"location": f"{call.root}/api/keys/{made.key.id}", "cache-control": "no-store"})
 
 
 @route("GET", "/api/keys", role="admin", returns={200: Listing[Key]})

@@ -56,7 +56,7 @@ _HEADER_TEXTS: Final = {
 @route("GET", "/openapi.json", role="read", open=True, returns={200: Plain("application/json")}, tag="operators")
 async def document(call: Call) -> Reply:
     """Give this document."""
-    root = call.scope.get("root_path", "") or "/"
+    root = call.root or "/"
     return Reply(Text(_encoded(tuple(call.app.table.routes), root), "application/json"), 200, {"cache-control": "no-cache"})
 
 

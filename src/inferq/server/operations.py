@@ -60,7 +60,7 @@ async def create(call: Call) -> Reply:
     )
     if body.dry_run:
         return Reply(made)
-    return Reply(made, 202, {"location": f"{call.scope.get('root_path', '')}/api/operations/{made.id}"})
+    return Reply(made, 202, {"location": f"{call.root}/api/operations/{made.id}"})
 
 
 def _covered(principal: Principal, q: str) -> str:

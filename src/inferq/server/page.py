@@ -78,7 +78,7 @@ async def home(call: Call) -> Reply:
         counts=counts,
         base=base,
         socket=base.replace("http", "ws", 1),
-        root=escape(call.scope.get("root_path", ""), quote=True),
+        root=escape(call.root, quote=True),
     )
     return Reply(Text(page.encode(), _HTML), 200, _HEADERS)
 

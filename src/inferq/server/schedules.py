@@ -95,7 +95,7 @@ async def create(call: Call) -> Reply:
     """Create a schedule. Its task is checked like a submission, so a broken one is refused now and not at its first fire."""
     body: ScheduleBody = call.body
     made = await call.queue.schedules.put(body.name, replace=False, **_given(call, body))
-    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/cron/{quote(made.name, safe='')}"})
+    return Reply(made, 201, {"location": f"{call.root}/api/cron/{quote(made.name, safe='')}"})
 
 
 def _given(call: Call, body: ScheduleChanges) -> dict[str, Any]:
@@ -218,7 +218,7 @@ async def run(call: Call) -> Reply:
     task = await handle.refresh()
     spec = task.spec
     made = Submitted(task.id, task.id, State(task.state), spec.executor, spec.action, spec.model, task.priority, spec.scheduled_at)
-    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/tasks/{task.id}"})
+    return Reply(made, 201, {"location": f"{call.root}/api/tasks/{task.id}"})
 
 
 @route("GET", "/api/cron/{name}/history", role="read", query=HistoryQuery, returns={200: Listing[TaskView]}, errors=_FOUND)

@@ -96,7 +96,7 @@ async def submit(call: Call) -> Reply:
     except InvalidTask as error:
         raise _alone(error) from None
     made = await _submitted(call, submission, handle.id, mark)
-    return Reply(made, 200 if made.known else 201, {"location": f"{call.scope.get('root_path', '')}/api/tasks/{made.id}"})
+    return Reply(made, 200 if made.known else 201, {"location": f"{call.root}/api/tasks/{made.id}"})
 
 
 async def _submit_all(call: Call, given: list[SubmitBody], mark: str) -> list[Submitted]:

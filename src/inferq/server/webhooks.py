@@ -32,7 +32,7 @@ EXAMPLE: Final = {"name": "ops", "url": "https://ops.example/hook", "events": ["
 async def create(call: Call) -> Reply:
     """Make a webhook. It is told of what happens from now on; a secret that was made for it is in this answer and nowhere else."""
     made = await _put(call, call.body.name, call.body, replace=False)
-    return Reply(made, 201, {"location": f"{call.scope.get('root_path', '')}/api/webhooks/{call.body.name}", "cache-control": "no-store"})
+    return Reply(made, 201, {"location": f"{call.root}/api/webhooks/{call.body.name}", "cache-control": "no-store"})
 
 
 @route(
