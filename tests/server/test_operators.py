@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from inferq import AsyncQueue, Settings
+from inferq.errors import ConfigError
 from inferq.metrics import MOST_NAMES, Metrics, Names
 from inferq.server import create_app
 from inferq.server.openapi import openapi
@@ -201,6 +202,12 @@ async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat, pref
             assert f"{url}{written}" in await answer.text()
         async with session.ws_connect(f"{url}{written}/ws") as ws:
             assert (await ws.receive_json())["op"] == "hello"
+
+
+@pytest.mark.parametrize("prefix", ["inferq", "/日本", "/a b", "//", "/a\r\nb"])
+async def test_a_prefix_that_no_address_begins_with_is_refused(open_site: Any, prefix: str) -> None:
+    with pytest.raises(ConfigError, match=r"server\.root_path: expected a prefix such as /inferq"):
+        await open_site(root_path=prefix)
 
 
 async def test_its_lifespan_opens_and_closes_a_queue_that_is_not_open(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import resource
 import signal
 import socket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _LARGEST_HEADERS = 65_536
 _LARGEST_MESSAGE = 65_536
 _BACKLOG = 2048
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 _OTHER_DESCRIPTORS = 256
 
 
@@ -141,6 +143,13 @@ def _with_abort(app: Any, transport: Transport) -> Any:
     return cuttable
 
 
+def _prefix(root: str) -> str:
+    """The prefix without a slash at its end. Raises ConfigError for one that no address could begin with."""
+    if not _PREFIX.fullmatch(root):
+        raise ConfigError(f"server.root_path: expected a prefix such as /inferq, of letters, digits and . _ ~ -, got {root!r}")
+    return root.rstrip("/")
+
+
 class Server(uvicorn.Server):
     """One listening server. `await serve()` runs it until `stop()`; `port` is the real one once it has started."""
 
@@ -166,7 +175,7 @@ class Server(uvicorn.Server):
                 date_header=True,
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=list(settings.trusted_proxies),
-                root_path=(settings.root_path or "").rstrip("/"),
+                root_path=_prefix(settings.root_path or ""),
                 timeout_keep_alive=round(settings.keep_alive),
                 timeout_graceful_shutdown=5,
                 backlog=_BACKLOG,
