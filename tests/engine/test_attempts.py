@@ -188,7 +188,7 @@ async def test_a_task_cancelled_and_retried_from_another_process_is_made_again(o
     assert (await handle.result(timeout=10)).attempts == 5
 
 
-async def test_a_call_that_answers_although_it_was_cancelled_changes_nothing(opened: Any) -> None:
+async def test_a_call_that_answers_although_it_was_cancelled_changes_nothing(opened: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def stubborn(call: Call) -> str:
         try:
             await asyncio.Event().wait()
@@ -204,6 +204,8 @@ async def test_a_call_that_answers_although_it_was_cancelled_changes_nothing(ope
     await wait_until(lambda: _is_free(queue))
     with pytest.raises(TaskCancelled):
         await handle.result(timeout=10)
+    await queue.close()
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 async def _is_free(queue: Any) -> bool:

@@ -155,7 +155,9 @@ class Reporter:
                 self._refused(claim, lost)
 
     def _refused(self, claim: Claim, lost: ClaimLost) -> None:
-        log.warning("reporter.claim_lost", extra={"task_id": claim.task.id, "attempt": claim.attempt, "reason": lost.reason})
+        # That somebody cancelled it is no trouble; that it was taken from us may be.
+        level = logging.INFO if lost.reason == "cancelled" else logging.WARNING
+        log.log(level, "reporter.claim_lost", extra={"task_id": claim.task.id, "attempt": claim.attempt, "reason": lost.reason})
         self._chunks.pop(_place(claim), None)
         self._on_lost(claim)
 
