@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,16 @@ async def test_a_rebound_name_reads_nothing(site: Any, host: str, path: str) -> 
     status, body, _ = await site.ask("GET", path, headers={"Host": host})
 
     assert (status, body["code"]) == (403, "forbidden")
+
+
+async def test_a_request_with_two_hosts_is_refused(site: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"expected one Host" in answer
 
 
 async def test_names_and_addresses_of_this_machine_are_answered(site: Any) -> None:

@@ -120,10 +120,18 @@ def test_any_text_is_a_filter_or_an_error_with_a_place(text: str) -> None:
         ("id:019AB3*", "id:019ab3*"),
         ("sort:created limit:5", "sort:created limit:5"),
         ("key:*", "key:*"),
+        ('"OR" or', '"OR" or'),
     ],
 )
 def test_a_filter_is_printed_with_the_fields_own_names_and_one_spelling(text: str, printed: str) -> None:
     assert str(parse(text)) == printed
+
+
+@pytest.mark.parametrize("word", ["OR", "AND", "NOT"])
+def test_words_of_other_filter_languages_are_no_silent_search(word: str) -> None:
+    with pytest.raises(InvalidQuery, match=f"got {word}") as caught:
+        parse(f"tag:x {word} tag:y")
+    assert caught.value.position == 6
 
 
 @pytest.mark.parametrize(

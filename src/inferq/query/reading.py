@@ -10,7 +10,7 @@ from typing import Final
 from inferq.clock import seconds
 from inferq.errors import FAILURE_CODES, InvalidQuery
 from inferq.query.fields import META, ORDERED, SETTINGS, Field, field_named, near_word, nearest
-from inferq.query.words import OPS, SORTS, Anything, At, Away, Between, Compare, Day, Point, Query, Term, Text, Value
+from inferq.query.words import FOREIGN, OPS, SORTS, Anything, At, Away, Between, Compare, Day, Point, Query, Term, Text, Value
 from inferq.task import PRIORITIES, SIZES, State, priority_number
 
 LONGEST: Final = 10_000
@@ -91,7 +91,10 @@ class _Reader:
             return Text(text, prefix=self._take("*"))
         begin = self.at
         self.at = self._end(_WORD)
-        value = self._starred(self.text[begin : self.at], begin)
+        word = self.text[begin : self.at]
+        if word in FOREIGN:
+            raise self.error(f"expected {FOREIGN[word]}, got {word}; to look for it as text put it in quotes", begin)
+        value = self._starred(word, begin)
         if isinstance(value, Anything):
             raise self.error("expected a field before '*', as in tag:*, got none", begin)
         return value

@@ -7,6 +7,8 @@ from typing import Final, Literal
 import msgspec
 
 Op = Literal["=", ">", ">=", "<", "<="]
+FOREIGN: Final = {"OR": "a comma, as in tag:x,y", "AND": "a blank", "NOT": "a '-' before the condition, as in -tag:x"}
+"""Words of other filter languages, and what says the same here; in quotes they are ordinary words."""
 OPS: Final[tuple[Op, ...]] = (">=", "<=", ">", "<", "=")
 
 

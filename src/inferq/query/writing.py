@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from inferq.query.fields import META, field_named
-from inferq.query.words import Anything, At, Away, Between, Compare, Day, Point, Query, Term, Text, Value
+from inferq.query.words import FOREIGN, Anything, At, Away, Between, Compare, Day, Point, Query, Term, Text, Value
 from inferq.task import priority_name
 
 _PLAIN: Final = re.compile(r'[^\s",*\\<>=]+')
@@ -43,7 +43,7 @@ def _name(field: str) -> str:
 
 def _bare(value: Value) -> str:
     text = value.text if isinstance(value, Text) else ""
-    plain = _PLAIN_KEY.fullmatch(text) and not text.startswith("-")
+    plain = _PLAIN_KEY.fullmatch(text) and not text.startswith("-") and text not in FOREIGN
     star = "*" if isinstance(value, Text) and value.prefix else ""
     return (text if plain else _quoted(text)) + star
 
