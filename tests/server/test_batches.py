@@ -50,6 +50,22 @@ async def test_a_file_is_loaded_watched_and_collected(site: Any) -> None:
     assert (await site.ask("GET", f"/api/batches/{id}"))[0] == 404
 
 
+async def test_a_file_beyond_the_servers_bound_is_refused_whether_or_not_it_says_its_length(open_site: Any) -> None:
+    site = await open_site(max_import_bytes=10_000)
+    data = lines([echo(n, pad="x" * 100) for n in range(200)])
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 1000):
+            yield data[start : start + 1000]
+
+    for given in (data, pieces()):
+        status, problem = await load(site, given)
+        assert (status, problem["code"]) == (413, "payload_too_large")
+        assert "server.max_import_bytes" in problem["detail"]
+    assert (await site.get("/api/batches"))["items"] == []
+    assert (await load(site, lines([echo(1)])))[0] == 201
+
+
 async def test_an_array_and_a_template_come_over_http_too(site: Any) -> None:
     status, made = await load(site, json.dumps([{"id": 1, "q": "x"}]).encode(), "?prompt=Say%20{q}&key=id&executor=echo&model=m")
     assert status == 201

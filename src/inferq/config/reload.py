@@ -18,6 +18,7 @@ LIVE: Final = (
     "server.access_log",
     "server.heartbeat",
     "server.max_body_bytes",
+    "server.max_import_bytes",
     "server.max_wait",
     "store.max_payload_bytes",
     "store.max_queue_size",

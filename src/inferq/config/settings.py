@@ -252,6 +252,9 @@ class ServerSettings(Section, frozen=True):
     ] = ()
     insecure: Annotated[bool, Meta(description="Listen on a public address although no keys are configured.")] = False
     max_body_bytes: Annotated[Bytes, Meta(description="A request with a larger body is refused (413).")] = 20_000_000
+    max_import_bytes: Annotated[
+        Bytes, Meta(description="A batch file that is sent in a larger body is refused (413): while it is checked it waits on disk.")
+    ] = 2_000_000_000
     header_timeout: Annotated[Seconds, Meta(description="A connection whose request line and headers take longer is closed.")] = 10.0
     read_timeout: Annotated[Seconds, Meta(description="A request whose body stands still for longer is refused (408).")] = 30.0
     write_timeout: Annotated[Seconds, Meta(description="A reader of a stream that takes nothing for longer is dropped.")] = 10.0

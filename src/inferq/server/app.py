@@ -235,7 +235,7 @@ class App:
                 await bodies.refuse_body(call)
         elif route.body is Lines:
             bodies.check_lines_media(call)
-            call.body = bodies.read_lines(call, route.largest or self.settings.max_body_bytes)
+            call.body = bodies.read_pieces(call, route.largest or self.settings.max_import_bytes)
         else:
             call.body = await bodies.read_body(call, route.largest or self.settings.max_body_bytes)
         return await route.handler(call)

@@ -25,7 +25,6 @@ from inferq.errors import (
 )
 from inferq.intake import checked_priority
 from inferq.queue.batches import LocalBatches
-from inferq.server.body import read_pieces
 from inferq.server.call import Call, Reply, Streamed
 from inferq.server.route import Lines, Ndjson, Route, route
 from inferq.task import State, Submission
@@ -133,13 +132,9 @@ async def load(call: Call) -> Reply:
         metadata=query.own(),
         tenant=call.principal.tenant or "",
     )
-    loaded = await _batches(call).load(_pieces(call), query.form(), options, allow=_allow(call))
+    loaded = await _batches(call).load(call.body, query.form(), options, allow=_allow(call))
     made = LoadView(batch_view(loaded.batch), loaded.added, loaded.skipped, loaded.wrong, loaded.errors)
     return Reply(made, 201, _location(call, loaded.batch))
-
-
-def _pieces(call: Call) -> AsyncIterator[bytes]:
-    return read_pieces(call)
 
 
 @route("GET", "/api/batches/{id}", role="read", query=WaitQuery, returns={200: BatchView}, errors=_FOUND)
@@ -176,7 +171,7 @@ async def add(call: Call) -> Reply:
     query: AddQuery = call.query
     found = await _batch(call)
     form = Form(key=query.key)
-    added = await _batches(call).add_lines(found.id, _pieces(call), form, first=query.first, allow=_allow(call), needed=True)
+    added = await _batches(call).add_lines(found.id, call.body, form, first=query.first, allow=_allow(call), needed=True)
     return Reply(Added(added))
 
 

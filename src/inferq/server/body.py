@@ -121,35 +121,20 @@ async def refuse_body(call: Call) -> None:
         raise InvalidRequest(f"expected no body, got {len(data)} bytes")
 
 
-async def read_lines(call: Call, longest: int) -> AsyncIterator[bytes]:
-    """The lines of an NDJSON body as they come, however long it is; `longest` bounds one line. Empty lines are left out."""
-    rest = b""
-    more = True
-    while more:
-        message = await _next(call)
-        more = message.get("more_body", False)
-        piece = message.get("body", b"")
-        if b"\n" not in piece:
-            rest += piece
-        else:
-            first, *lines = (rest + piece).split(b"\n")
-            rest = lines.pop()
-            for line in (first, *lines):
-                if line.strip():
-                    yield line
-        if len(rest) > longest:
-            raise BodyTooLarge(f"expected lines of at most {longest:,} bytes, got a longer one")
-    if rest.strip():
-        yield rest
-
-
-async def read_pieces(call: Call) -> AsyncIterator[bytes]:
-    """The body as it comes, however long it is; the server's read_timeout bounds the silence between two pieces."""
-    more = True
+async def read_pieces(call: Call, largest: int) -> AsyncIterator[bytes]:
+    """The body as it comes; the server's read_timeout bounds the silence between two pieces, `largest` all of it: what is checked
+    waits on this machine's disk. Raises BodyTooLarge."""
+    size, more = 0, True
+    said = call.raw_headers.get(b"content-length", b"0")
+    if said.isdigit() and int(said[:20]) > largest:
+        raise _import_too_large(largest)
     while more:
         message = await _next(call)
         more = message.get("more_body", False)
         if piece := message.get("body", b""):
+            size += len(piece)
+            if size > largest:
+                raise _import_too_large(largest)
             yield piece
 
 
@@ -216,3 +201,7 @@ def _too_large(largest: int) -> BodyTooLarge:
 
 def _too_slow(patience: float) -> BodyTimeout:
     return BodyTimeout(f"expected the body to go on within {patience:g} s (server.read_timeout); nothing was changed")
+
+
+def _import_too_large(largest: int) -> BodyTooLarge:
+    return BodyTooLarge(f"expected at most {largest:,} bytes of lines (server.max_import_bytes); split the file, nothing was submitted")

@@ -16,7 +16,7 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 
 class Lines:
-    """As `body=`: NDJSON that is read while it comes; `call.body` is then an async iterator of lines without their ends."""
+    """As `body=`: NDJSON that is read while it comes; `call.body` is then an async iterator of its bytes, in pieces of any size."""
 
 
 class Sse(msgspec.Struct, frozen=True):
