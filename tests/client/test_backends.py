@@ -91,8 +91,11 @@ async def test_disable_is_idempotent_and_seen_by_every_door(doors: Any) -> None:
     for _ in range(2):
         assert (await queue.backends.disable("slow")).state == "disabled"
     assert (await queue.explain((await queue.submit("slow", "work")).id)).gate in ("disabled", "starting")
-    while (await queue.backends.get("slow")).state != "disabled":
-        await asyncio.sleep(0)
+
+    async def is_disabled() -> bool:
+        return bool((await queue.backends.get("slow")).state == "disabled")
+
+    await wait_until(is_disabled)
     await queue.backends.enable("slow")
     await queue.backends.enable("slow")
 

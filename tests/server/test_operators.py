@@ -177,7 +177,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         await task
 
 
-@pytest.mark.parametrize(("prefix", "written"), [("/work/inferq", "/work/inferq"), ("/日本 x", "/%E6%97%A5%E6%9C%AC%20x")])
+@pytest.mark.parametrize(("prefix", "written"), [("/tools/inferq", "/tools/inferq"), ("/日本 x", "/%E6%97%A5%E6%9C%AC%20x")])
 async def test_it_can_be_mounted_under_a_prefix(tmp_path: Path, chat: Chat, prefix: str, written: str) -> None:
     queue = AsyncQueue(f"sqlite:///{tmp_path / 'q.db'}", backends=[EchoExecutor("echo")], settings=Settings())
 

@@ -20,7 +20,6 @@ from inferq.cli.records import (
     moment,
     task_record,
 )
-from inferq.cli.stream import why
 
 if TYPE_CHECKING:
     from inferq.door import AsyncDoor
@@ -126,7 +125,7 @@ async def _watch_list(app: App, where: Query, *, limit: int, offset: int, after:
 
 async def _print(app: App, queue: AsyncDoor, where: Query, *, limit: int, offset: int, after: Cursor | None) -> None:
     tasks, more = await _gather(queue, where, limit=limit, offset=offset, after=after)
-    notes = await _reasons(app, queue, tasks) if app.out.format in ("table", "wide") else {}
+    notes = await _reasons(queue, tasks) if app.out.format in ("table", "wide") else {}
     app.out.records([task_record(task, note=notes.get(task.id, "")) for task in tasks], TASK_COLUMNS)
     if more is not None:
         say(f"more: --after {more}")
@@ -146,12 +145,12 @@ async def _gather(queue: AsyncDoor, where: Query, *, limit: int, offset: int, af
             return tasks[offset:], after
 
 
-async def _reasons(app: App, queue: AsyncDoor, tasks: list[Task]) -> dict[str, str]:
+async def _reasons(queue: AsyncDoor, tasks: list[Task]) -> dict[str, str]:
     """Why the first waiting ones wait."""
     from inferq.task import WAITING
 
     waiting = [task.id for task in tasks if task.state in WAITING][:_EXPLAINED]
-    return {task_id: await why(app, queue, task_id) for task_id in waiting}
+    return {task_id: await queue.why(task_id) for task_id in waiting}
 
 
 @click.command(
@@ -184,7 +183,7 @@ async def _status_of(app: App, given: str, *, follow: bool) -> None:
 
     async def draw() -> bool:
         task = await queue.get(task_id)
-        record = task_record(task, note=await why(app, queue, task.id) if task.state in WAITING else "")
+        record = task_record(task, note=await queue.why(task.id) if task.state in WAITING else "")
         if not follow or (stdout_is_terminal() and app.out.format in ("table", "wide")):
             app.out.record(record, (Column("ID", field("id")), *TASK_COLUMNS[1:]))
         elif record != last:
@@ -283,7 +282,7 @@ async def _show(app: App, task_id: str, part: str) -> None:
     async with app.queue() as queue:
         task_id = await queue.resolve(task_id)
         task = await queue.get(task_id)
-        note = await why(app, queue, task_id) if task.state in WAITING else ""
+        note = await queue.why(task_id) if task.state in WAITING else ""
         tries = [attempt_record(attempt) for attempt in await queue.attempts(task_id)]
         happened = [event_record(event) async for event in past(queue, task_id=task_id)] if part == "events" else []
     record = task_record(task, note=note)

@@ -17,7 +17,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, Option
 from inferq.cli.output import output_options, say, warn
 from inferq.cli.params import DURATION, INSTANT, PAIR, PRIORITY, json_text
-from inferq.cli.stream import result_record, why
+from inferq.cli.stream import result_record
 
 if TYPE_CHECKING:
     from inferq.batch import Batch, BatchItem, LineError
@@ -295,7 +295,7 @@ async def _watch(app: App, queue: AsyncDoor, handle: AsyncBatch, bar: Bar, *, fa
         if not told and not step.done and not step.batch.running and time.monotonic() - begun > _PATIENCE:
             told = True
             if items := await queue.batches.items(handle.id, limit=1, results=False):
-                bar.say(f"waiting: {await why(app, queue, items[0].task_id)}")
+                bar.say(f"waiting: {await queue.why(items[0].task_id)}")
         if step.batch.ended:
             return step.batch
     return await handle.refresh()

@@ -58,11 +58,6 @@ async def waiting_line(app: App, queue: AsyncDoor, task_id: str) -> AsyncIterato
             await teller
 
 
-async def why(app: App, queue: AsyncDoor, task_id: str) -> str:  # noqa: ARG001 - as all that prints
-    """Why a task waits."""
-    return await queue.why(task_id)
-
-
 async def _tell(app: App, queue: AsyncDoor, task_id: str) -> None:
     import asyncio
 
@@ -73,7 +68,7 @@ async def _tell(app: App, queue: AsyncDoor, task_id: str) -> None:
     try:
         await asyncio.sleep(_PATIENCE)
         while (await queue.get(task_id)).state in WAITING:
-            reason = cell(await why(app, queue, task_id))
+            reason = cell(await queue.why(task_id))
             if reason != last:
                 last = reason
                 if terminal:

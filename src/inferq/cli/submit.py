@@ -14,7 +14,7 @@ from inferq.cli.groups import Command, LazyGroup, Option, Verb
 from inferq.cli.options import TaskOptions, task_options
 from inferq.cli.output import FORMATS, Column, field, output_options, say, stdout_is_terminal
 from inferq.cli.params import DURATION, HEADER, TEXT_PAIR, json_file, message, written_or_piped
-from inferq.cli.stream import collect, follow, print_result, why
+from inferq.cli.stream import collect, follow, print_result
 
 if TYPE_CHECKING:
     from inferq.door import AsyncDoor
@@ -349,7 +349,7 @@ async def _announce(app: App, queue: AsyncDoor, submissions: list[Submission], i
         for task_id in ids:
             app.out.write(task_id)
         if app.progress and stdout_is_terminal():
-            say(f"submitted; {await why(app, queue, ids[0])}")
+            say(f"submitted; {await queue.why(ids[0])}")
     elif len(made) == 1:
         app.out.record(made[0], _COLUMNS, key="task_id")
     else:

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("inferq.tasks")
 
-_TOLD: Final = frozenset({"task.completed", "task.failed", "task.cancelled", "task.retrying", "task.rescued"})
 _OUR_WORDS: Final = frozenset({"connect", "timeout", "lost", "expired"})
 """Failures told in words of ours. What a backend or a script says of others may quote the prompt: only debug shows it."""
 
 
 def follow(store: Store) -> Callable[[], None]:
     """Log what this process commits about tasks; others log their own. Returns how to stop."""
+    from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRescued, TaskRetrying, TaskStarted
+
     began: dict[str, int] = {}
 
     def hear(change: Change) -> None:
         if not change.own or not log.isEnabledFor(logging.INFO):
             return
         for event in change.events:
-            name = event.type
-            if name == "task.started":
-                began[event.task_id] = event.at  # type: ignore[union-attr] # an event of a task
-            elif name in _TOLD:
-                _write(event, began.pop(event.task_id, None))  # type: ignore[union-attr] # an event of a task
-            elif name == "task.released":
-                began.pop(event.task_id, None)  # type: ignore[union-attr] # an event of a task
+            if isinstance(event, TaskStarted):
+                began[event.task_id] = event.at
+            elif isinstance(event, TaskCompleted | TaskFailed | TaskCancelled | TaskRetrying | TaskRescued):
+                _write(event, began.pop(event.task_id, None))
+            elif isinstance(event, TaskReleased):
+                began.pop(event.task_id, None)
 
     return store.listen(hear)
 
