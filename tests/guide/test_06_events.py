@@ -25,11 +25,12 @@ async def test_ask_only_for_what_matters(queue: AsyncQueue) -> None:
 
 
 async def test_the_log_can_be_read_from_the_beginning_or_any_cursor(queue: AsyncQueue) -> None:
-    await (await queue.chat("my-model", "hi", executor="echo")).result()
+    task = await queue.chat("my-model", "hi", executor="echo")
+    await task.result()
     cursor = 0
     async for event in queue.events("task.*", after=0):
         cursor = event.position
-        if event.type == "task.completed":
+        if event.task_id == task.id and event.type == "task.completed":
             break
     await queue.chat("my-model", "more", executor="echo")
     async for event in queue.events(after=cursor):

@@ -1,4 +1,8 @@
-"""Guide 8: an executor of one's own. One method makes it work; the rest are hooks that are called when they are there."""
+"""Guide 8: an executor of one's own. One method makes it work; the rest are hooks that are called when they are there.
+
+A program hands its executors to its queue. A server finds them as entry points of installed packages (docs/executors.md), and a line
+`over_http = true` in the backend's configuration opens them to whoever may submit (docs/security.md).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,12 @@ from typing import Any, ClassVar
 import pytest
 
 from inferq import Answer, AsyncQueue, Call, Chunk, Executor, InvalidTask, RetryLater, Unavailable
+
+
+@pytest.fixture
+def backends() -> list[Executor]:
+    """As in `AsyncQueue(url, backends=[Shout("shout"), Spell("spell")])`; the name is the one that tasks use."""
+    return [Shout("shout"), Spell("spell"), Moody("moody")]
 
 
 class Shout(Executor):
@@ -20,12 +30,11 @@ class Shout(Executor):
         return {"text": call.payload["text"].upper()}
 
 
-async def test_a_coroutine_that_returns_json_is_an_executor() -> None:
-    async with AsyncQueue("sqlite://:memory:", backends=[Shout("shout")]) as queue:
-        task = await queue.submit("shout", "shout", payload={"text": "hello"})
-        assert (await task.result()).data == {"text": "HELLO"}
-        with pytest.raises(InvalidTask, match=r"payload\.text"):
-            await queue.submit("shout", "shout", payload={})
+async def test_a_coroutine_that_returns_json_is_an_executor(queue: AsyncQueue) -> None:
+    task = await queue.submit("shout", "shout", payload={"text": "hello"})
+    assert (await task.result()).data == {"text": "HELLO"}
+    with pytest.raises(InvalidTask, match=r"payload\.text"):
+        await queue.submit("shout", "shout", payload={})
 
 
 class Spell(Executor):
@@ -40,10 +49,9 @@ class Spell(Executor):
         yield Answer(text=word)
 
 
-async def test_a_generator_streams() -> None:
-    async with AsyncQueue("sqlite://:memory:", backends=[Spell("spell")]) as queue:
-        task = await queue.submit("spell", "spell", payload={"word": "queue"}, stream=True)
-        assert [letter async for letter in task.text_stream()] == ["q", "u", "e", "u", "e"]
+async def test_a_generator_streams(queue: AsyncQueue) -> None:
+    task = await queue.submit("spell", "spell", payload={"word": "queue"}, stream=True)
+    assert [letter async for letter in task.text_stream()] == ["q", "u", "e", "u", "e"]
 
 
 class Moody(Executor):
@@ -59,8 +67,7 @@ class Moody(Executor):
         return "well then"
 
 
-async def test_an_executors_errors_decide_what_follows() -> None:
-    async with AsyncQueue("sqlite://:memory:", backends=[Moody("moody")]) as queue:
-        task = await queue.submit("moody", "ask")
-        assert (await task.result()).data == "well then"
-        assert [record.outcome for record in await queue.attempts(task.id)] == ["released", "retry", "completed"]
+async def test_an_executors_errors_decide_what_follows(queue: AsyncQueue) -> None:
+    task = await queue.submit("moody", "ask")
+    assert (await task.result()).data == "well then"
+    assert [record.outcome for record in await queue.attempts(task.id)] == ["released", "retry", "completed"]
