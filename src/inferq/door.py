@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import msgspec
 
 from inferq.clock import Clock, seconds
-from inferq.errors import AmbiguousId, InvalidTask, TaskCancelled, TaskError, TaskFailed, TaskNotFound
+from inferq.errors import AmbiguousId, InvalidTask, TaskCancelled, TaskError, TaskFailed, TaskNotFound, WaitTimeout
 from inferq.events import Event
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("inferq.queue")
 
+_LOOKS: Final = (0.05, 0.1, 0.2, 0.5)
+"""Seconds between two looks at a queue that is to become idle."""
 _LONGEST: Final = 1000 * 365.25 * 86_400
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
@@ -42,7 +44,7 @@ Reaction = TypeVar("Reaction", bound=Callable[[Event], object])
 
 class QueueStats(msgspec.Struct, frozen=True):
     """Tasks by state; pending ones by priority and lane; this process's slots; what is paused; how many tasks local and remote backends
-    have completed since the store was made."""
+    have completed since the store was made; whether the queue is drained."""
 
     states: dict[str, int]
     total: int
@@ -53,6 +55,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     paused: list[str]
     executed_local: int = 0
     executed_remote: int = 0
+    draining: bool = False
 
 
 class AsyncDoor(ABC):
@@ -447,7 +450,28 @@ class AsyncDoor(ABC):
 
     @abstractmethod
     async def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope."""
+        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Take the queue out of service, in every process: `pause` of everything, and servers say on /readyz that they are not ready.
+
+        Running tasks go on, new ones are kept and wait. `resume()` undoes it. Idempotent.
+        """
+
+    async def idle(self, timeout: Duration | None = None, told: Callable[[int], object] | None = None) -> None:
+        """Return when no task runs, in any process; `told` is called with how many still do. Raises WaitTimeout."""
+        limit = checked_seconds(timeout, "timeout")
+        looks = 0
+        try:
+            async with asyncio.timeout(limit):
+                while running := (await self.stats()).states["running"]:
+                    if told is not None:
+                        told(running)
+                    await asyncio.sleep(_LOOKS[min(looks, len(_LOOKS) - 1)])
+                    looks += 1
+        except TimeoutError:
+            raise WaitTimeout(f"tasks still ran after {limit:g} s; they go on, ask again later") from None
 
     @abstractmethod
     async def paused(self) -> frozenset[str]:

@@ -123,6 +123,10 @@ LOCAL: Final = ":local"
 """In the place of a backend's name in a lane: any remote backend, any local one."""
 
 
+DRAIN: Final = "drain"
+"""The scope, beside `*`, that is paused while the whole queue is drained. No lane is called so: lanes have a slash."""
+
+
 LAST_MOMENT: Final = 253_402_300_799_999
 """Unix milliseconds: the end of the year 9999, the last that a calendar here can show."""
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from inferq.backend import BackendView, Notice
-from inferq.task import LOCAL, REMOTE, State, Task, lane_parts
+from inferq.task import DRAIN, LOCAL, REMOTE, State, Task, lane_parts
 
 GateName = Literal[
     "paused",
@@ -138,6 +138,8 @@ def _scheduled(task: Task, facts: Facts) -> Waiting:
 
 def _gate(task: Task, facts: Facts) -> tuple[GateName, str, int | None]:
     lane = task.flow.lane
+    if DRAIN in facts.paused:
+        return "paused", "the queue is drained: no task starts until `inferq resume`", None
     if "*" in facts.paused or lane in facts.paused:
         return "paused", f"paused: claims are stopped for {'all lanes' if '*' in facts.paused else 'lane ' + lane}", None
     if not facts.notices:

@@ -41,7 +41,7 @@ async def samples(site: Any) -> dict[str, float]:
 async def test_a_server_is_alive_and_ready_until_it_is_about_to_stop(site: Any) -> None:
     assert await site.get("/livez") == {"status": "ok"}
     for verbose in ("?verbose", "?verbose=1"):
-        assert (await site.get(f"/readyz{verbose}"))["checks"] == {"store": "ok", "stopping": "ok"}
+        assert (await site.get(f"/readyz{verbose}"))["checks"] == {"store": "ok", "draining": "ok", "stopping": "ok"}
 
     site.app.draining = True
 
@@ -49,6 +49,29 @@ async def test_a_server_is_alive_and_ready_until_it_is_about_to_stop(site: Any) 
     assert (status, body["status"]) == (503, "not ready")
     assert await site.get("/livez") == {"status": "ok"}
     assert (await site.ask("GET", "/healthz"))[0] == 503
+
+
+async def test_a_drained_queue_is_not_ready_says_why_and_keeps_what_still_comes(site: Any, chat: Chat) -> None:
+    assert (await site.ask("POST", "/api/drain"))[0] == 204
+
+    status, body, _ = await site.ask("GET", "/readyz")
+    assert status == 503
+    assert body["checks"]["draining"] == "the queue is drained: no task starts until `inferq resume`"
+    assert await site.get("/livez") == {"status": "ok"}
+    made = await site.post("/api/tasks", chat())
+    assert (await site.get(f"/api/tasks/{made['id']}/why"))["reason"] == body["checks"]["draining"]
+    assert (await site.get("/api/status"))["draining"]
+    assert (await site.get("/api/stats"))["paused"] == ["*"]
+
+    assert (await site.ask("POST", "/api/resume"))[0] == 204
+    assert (await site.queue.wait(made["id"], timeout=10)).state == "completed"
+    assert await site.get("/readyz") == {"status": "ok"}
+    assert not (await site.get("/api/status"))["draining"]
+    status, problem, _ = await site.ask("POST", "/api/pause", json={"scope": "drain"})
+    assert (status, problem["detail"]) == (
+        400,
+        "scope: expected * or a lane such as ollama/llama3.2, got 'drain'; queue.drain() drains",
+    )
 
 
 async def test_a_closed_store_is_not_ready_and_says_so_without_paths(site: Any, tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     rows += [("executed", "on local backends", stats["executed_local"]), ("executed", "on remote backends", stats["executed_remote"])]
     rows += [("processes", "with the store open", stats["processes"]), ("queue", stats["queue"], stats["chosen_by"])]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]
+    rows += [("draining", "no task starts until `inferq resume`", "yes")] if stats["draining"] else []
     columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]
     app.out.records([{"what": what, "which": which, "count": count} for what, which, count in rows], columns)
 

@@ -228,6 +228,6 @@ def resume(app: App, scope: str) -> None:
     app.run(_switch(app, scope, paused=False))
 
 
-resume.help = f"""Undo a pause.
+resume.help = f"""Undo a pause or a drain.
 
-Prints what is still paused. {_SCOPE_HELP}"""
+Without SCOPE it undoes `inferq pause` without one, and `inferq drain`. Prints what is still paused. {_SCOPE_HELP}"""

@@ -196,6 +196,7 @@ class AsyncClient(Watching):
             paused=view.paused,
             executed_local=view.executed_local,
             executed_remote=view.executed_remote,
+            draining=view.draining,
         )
 
     async def explain(self, id: str) -> Waiting:
@@ -248,8 +249,12 @@ class AsyncClient(Watching):
         await self.transport.send(post("pause", json={"scope": checked_text(scope, "scope")}, again=True))
 
     async def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope."""
+        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
         await self.transport.send(post("resume", json={"scope": checked_text(scope, "scope")}, again=True))
+
+    async def drain(self) -> None:
+        """Take the queue out of service, in every process: nothing starts, and servers say on /readyz that they are not ready."""
+        await self.transport.send(post("drain", again=True))
 
     async def paused(self) -> frozenset[str]:
         """Paused scopes."""

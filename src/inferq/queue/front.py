@@ -31,7 +31,7 @@ from inferq.intake import Admission, admit, checked_priority, refuse_origin
 from inferq.query import search
 from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, checked_cursor, page_size, query_of
 from inferq.stores import open_store
-from inferq.task import AttemptRecord, NewTask, Submission, Task, TaskResult
+from inferq.task import DRAIN, AttemptRecord, NewTask, Submission, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ class AsyncQueue(AsyncDoor):
 
     async def stats(self) -> QueueStats:
         """Counts, from maintained counters."""
-        counts = await self.store.counts()
+        counts, (_, paused) = await self.store.counts(), await self.store.heads()
         worker = self._engine.worker if self._engine is not None else None
         executed = await self.store.executed()
         return QueueStats(
@@ -372,7 +372,8 @@ class AsyncQueue(AsyncDoor):
             pending_by_lane=counts.pending_by_lane,
             workers_active=counts.states["running"],
             workers_idle=max(0, worker.slots - worker.busy) if worker is not None else 0,
-            paused=sorted(await self.paused()),
+            paused=sorted(paused - {DRAIN}),
+            draining=DRAIN in paused,
             executed_local=sum(one.completed for one in executed if not one.remote),
             executed_remote=sum(one.completed for one in executed if one.remote),
         )
@@ -465,15 +466,22 @@ class AsyncQueue(AsyncDoor):
 
     async def pause(self, scope: str = "*") -> None:
         """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
-        await self.store.pause(checked_text(scope, "scope"), self._clock.read())
+        await self.store.pause(_scope(scope), self._clock.read())
 
     async def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope."""
-        await self.store.resume(checked_text(scope, "scope"), self._clock.read())
+        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
+        now = self._clock.read()
+        # Asked together they are one commit.
+        await asyncio.gather(*(self.store.resume(one, now) for one in ((scope, DRAIN) if scope == "*" else (_scope(scope),))))
+
+    async def drain(self) -> None:
+        """Take the queue out of service, in every process: nothing starts, and servers say on /readyz that they are not ready."""
+        now = self._clock.read()
+        await asyncio.gather(*(self.store.pause(one, now) for one in ("*", DRAIN)))
 
     async def paused(self) -> frozenset[str]:
         """Paused scopes."""
-        return (await self.store.heads())[1]
+        return (await self.store.heads())[1] - {DRAIN}
 
     # the store -------------------------------------------------------------------------------------------------------
 
@@ -503,6 +511,13 @@ def _backend(place: Backend | BackendSettings | Executor) -> Backend:
     if isinstance(place, Executor):
         return Backend(place, kind=place.name)
     raise ConfigError(f"expected a Backend, BackendSettings or an Executor, got {type(place).__name__}")
+
+
+def _scope(given: str) -> str:
+    """A scope that may be paused by its name. Raises InvalidTask."""
+    if given == DRAIN:
+        raise InvalidTask(f"expected * or a lane such as ollama/llama3.2, got {given!r}; queue.drain() drains", field="scope")
+    return checked_text(given, "scope")
 
 
 def _raise_first(errors: Sequence[WrongState | None]) -> None:

@@ -15,6 +15,7 @@ from inferq.server.call import Call, Reply, Text
 from inferq.server.gauges import gauges
 from inferq.server.prometheus import CONTENT_TYPE, exposition
 from inferq.server.route import Plain, Route, route
+from inferq.task import DRAIN
 from inferq.wire.native import Health
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ async def livez(call: Call) -> Reply:
 
 @route("GET", "/readyz", role="read", open=True, query=VerboseQuery, returns={200: Health, 503: Health}, tag="operators")
 async def readyz(call: Call) -> Reply:
-    """Say whether work should be sent here: the store answers and the server is not about to stop. 503 with reasons when not."""
+    """Say whether work should be sent here: the store answers, the queue is not drained and the server is not about to stop. 503 with
+    reasons when not."""
     return await _ready(call)
 
 
@@ -48,21 +50,27 @@ async def healthz(call: Call) -> Reply:
 
 async def _ready(call: Call) -> Reply:
     app = call.app
-    checks = {"store": await _store(app), "stopping": "the server is about to stop" if app.draining else "ok"}
+    store, drained = await _store(app)
+    checks = {
+        "store": store,
+        "draining": "the queue is drained: no task starts until `inferq resume`" if drained else "ok",
+        "stopping": "the server is about to stop" if app.draining else "ok",
+    }
     good = all(said == "ok" for said in checks.values())
     return Reply(Health("ok" if good else "not ready", checks if _is_verbose(call) or not good else {}), 200 if good else 503, _UNCACHED)
 
 
-async def _store(app: App) -> str:
+async def _store(app: App) -> tuple[str, bool]:
+    """What is wrong with the store, or "ok", and whether the queue is drained."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            await app.queue.store.last_event()
+            _, paused = await app.queue.store.heads()
     except TimeoutError:
-        return f"the store did not answer within {_PATIENCE:g} s"
+        return f"the store did not answer within {_PATIENCE:g} s", False
     except InferqError as error:
         # Its code only: the question is open to everybody, and texts may name paths.
-        return f"the store cannot be used: {error.code}"
-    return "ok"
+        return f"the store cannot be used: {error.code}", False
+    return "ok", DRAIN in paused
 
 
 def _is_verbose(call: Call) -> bool:

@@ -42,6 +42,7 @@ async def stats_view(app: App, principal: Principal = LOCAL) -> StatsView:
         queues_by_priority=by_priority,
         executed_local=stats.executed_local,
         executed_remote=stats.executed_remote,
+        draining=stats.draining,
     )
 
 
@@ -56,13 +57,13 @@ async def status(call: Call) -> Reply:
     """Give the queue's numbers, and what this server is: version, store, how long it runs."""
     app = call.app
     numbers = msgspec.structs.asdict(await stats_view(app, call.principal))
+    numbers["draining"] = numbers["draining"] or app.draining
     store = await app.queue.store_stats()
     view = StatusView(
         **numbers,
         version=inferq.__version__,
         instance=app.queue.store.instance,
         uptime=round(time.monotonic() - app.began, 3),
-        draining=app.draining,
         durability=store.durability,
         store_bytes=store.file_bytes + store.wal_bytes,
         instances=store.instances,

@@ -301,7 +301,7 @@ async def _change(call: Call, change: Callable[[str], Awaitable[None]]) -> Reply
     return Reply(task_view(task), 200, {"etag": etag(task)})
 
 
-@route("POST", "/api/pause", role="operator", body=ScopeBody, optional=True, returns={204: None}, tag="queue")
+@route("POST", "/api/pause", role="operator", body=ScopeBody, optional=True, returns={204: None}, errors=(InvalidTask,), tag="queue")
 async def pause(call: Call) -> Reply:
     """Start no more tasks, in all lanes or in one. Running ones go on."""
     require_everything(call.principal)
@@ -309,12 +309,21 @@ async def pause(call: Call) -> Reply:
     return Reply(None, 204)
 
 
-@route("POST", "/api/resume", role="operator", body=ScopeBody, optional=True, returns={204: None}, tag="queue")
+@route("POST", "/api/resume", role="operator", body=ScopeBody, optional=True, returns={204: None}, errors=(InvalidTask,), tag="queue")
 async def resume(call: Call) -> Reply:
-    """Undo a pause of the same scope."""
+    """Undo a pause of the same scope; of `*` also a drain."""
     require_everything(call.principal)
     await call.queue.resume(call.body.scope)
     return Reply(None, 204)
 
 
-ROUTES: Final[list[Route]] = [submit, list_, show, result, attempts, why, cancel, retry, set_priority, pause, resume, delete]
+@route("POST", "/api/drain", role="operator", returns={204: None}, tag="queue")
+async def drain(call: Call) -> Reply:
+    """Take the queue out of service: no process starts a task, and /readyz answers 503. Running tasks go on, new ones are kept. Resume
+    undoes it."""
+    require_everything(call.principal)
+    await call.queue.drain()
+    return Reply(None, 204)
+
+
+ROUTES: Final[list[Route]] = [submit, list_, show, result, attempts, why, cancel, retry, set_priority, pause, resume, drain, delete]

@@ -370,8 +370,16 @@ class Door(ABC, Generic[D]):
         self.call(self.asynchronous.pause(scope))
 
     def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope."""
+        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
         self.call(self.asynchronous.resume(scope))
+
+    def drain(self) -> None:
+        """Take the queue out of service, in every process: nothing starts, and servers say on /readyz that they are not ready."""
+        self.call(self.asynchronous.drain())
+
+    def idle(self, timeout: Duration | None = None, told: Callable[[int], object] | None = None) -> None:
+        """Return when no task runs, in any process; `told` is called with how many still do. Raises WaitTimeout."""
+        self.call(self.asynchronous.idle(timeout, None if told is None else functools.partial(self.tell, told)))
 
     def paused(self) -> frozenset[str]:
         """Paused scopes."""

@@ -333,15 +333,16 @@ class StatsView(msgspec.Struct):
     queues_by_priority: dict[str, int]
     executed_local: int
     executed_remote: int
+    draining: bool
 
 
 class StatusView(StatsView, kw_only=True):
-    """Answer of GET /api/status: the numbers, and what the server is. `uptime` in seconds; `instances` counts processes on the store."""
+    """Answer of GET /api/status: the numbers, and what the server is; `draining` also when it is about to stop. `uptime` in seconds;
+    `instances` counts processes on the store."""
 
     version: str
     instance: str
     uptime: float
-    draining: bool
     durability: str
     store_bytes: int
     instances: int
