@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import re
@@ -35,6 +36,34 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 _OTHER_DESCRIPTORS = 256
 
 
+class _Joined:
+    """A transport that can keep the head of an answer back until its body comes: uvicorn writes them one after the other, and each
+    write is a call of the system."""
+
+    __slots__ = ("_head", "_holding", "_raw")
+
+    def __init__(self, raw: Transport) -> None:
+        self._raw = raw
+        self._holding = False
+        self._head = b""
+
+    def hold(self) -> None:
+        """What is written next goes out with what is written after it."""
+        self._holding = True
+
+    def write(self, data: bytes) -> None:
+        if not self._holding:
+            self._raw.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            self._raw.write(self._head + data)
+            self._head, self._holding = b"", False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
 def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
     """Protocol classes with the application's time limits."""
     patience = app.settings.header_timeout
@@ -48,6 +77,9 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
 
         def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._raw = transport
+            self.transport = joined = _Joined(transport)  # type: ignore[assignment]
+            self._hold = joined.hold
             self._served = self.app
             self._wait_for_headers()
 
@@ -88,7 +120,12 @@ def _protocols(app: App) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self.scope["inferq.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+            self.scope["inferq.abort"] = self._raw.abort  # type: ignore[typeddict-unknown-key]
+            self.scope["inferq.hold"] = self._hold  # type: ignore[typeddict-unknown-key]
+
+        def handle_websocket_upgrade(self) -> None:
+            self.transport = self._raw
+            super().handle_websocket_upgrade()
 
         def on_headers_complete(self) -> None:
             self._headers_came()
@@ -187,6 +224,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is loaded by now stays: the collector need not walk it again at each of its rounds, which requests would wait for.
+        gc.collect()
+        gc.freeze()
         self.listening.set()
 
     async def main_loop(self) -> None:

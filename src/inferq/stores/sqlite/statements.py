@@ -23,22 +23,21 @@ MIGRATIONS: Final[tuple[tuple[str, str], ...]] = tuple(
 )
 """(name, script) in the order to apply; `PRAGMA user_version` is how many a file has had."""
 
-_GROUPS: Final = (64, 16, 4, 1)
+MOST_ROWS: Final = 64
+"""Rows that one statement writes at most; each number of rows is a statement of its own, prepared when it is first needed."""
+
 _many: dict[tuple[str, int], str] = {}
 
 
 def write_many(execute: Callable[[str, Sequence[Any]], Any], name: str, rows: Sequence[Sequence[Any]]) -> None:
     """Run a statement whose only VALUES row stands for many, 64 rows at a time.
 
-    Each step of a statement gives the interpreter's lock away; one step for many rows lets the event loop run beside SQLite instead of
-    taking turns with it.
+    Each step of a statement gives the interpreter's lock away, and behind a busy event loop it takes a switch interval to get it back:
+    a group of commands costs as many of them as it has statements, whatever these do.
     """
-    start, left = 0, len(rows)
-    for size in _GROUPS:
-        while left >= size:
-            execute(_statement(name, size), list(chain.from_iterable(rows[start : start + size])))
-            start += size
-            left -= size
+    for start in range(0, len(rows), MOST_ROWS):
+        part = rows[start : start + MOST_ROWS]
+        execute(_statement(name, len(part)), list(chain.from_iterable(part)))
 
 
 def within(name: str, values: Sequence[Any]) -> tuple[str, list[Any]]:

@@ -220,11 +220,11 @@ class Transaction:
             write_many(self.execute, "save_flow", [(f.id, f.head, f.length, version) for f in self.flows.values()])
         if self.seq != known.seq:
             self.meta["seq"] = self.seq
-        deltas = [(t, b, s) for s, (t, b) in enumerate(zip(self.tasks_delta, self.bytes_delta, strict=True)) if t or b]
+        deltas = [(s, t, b) for s, (t, b) in enumerate(zip(self.tasks_delta, self.bytes_delta, strict=True)) if t or b]
         if deltas:
-            self.executemany(SQL["save_counter"], deltas)
+            write_many(self.execute, "save_counter", deltas)
         if self.executed:
-            self.executemany(SQL["save_executed"], [(*place, tasks) for place, tasks in self.executed.items()])
+            write_many(self.execute, "save_executed", [(*place, tasks) for place, tasks in self.executed.items()])
         if self.events:
             position = known.position
             for event in self.events:
@@ -233,7 +233,7 @@ class Transaction:
             self.meta["position"] = position
             self.execute(SQL["save_event"], (position, at, encode(self.events)))
         if self.meta:
-            self.executemany(SQL["save_meta"], [(value, name) for name, value in self.meta.items()])
+            write_many(self.execute, "save_meta", list(self.meta.items()))
 
     def settle(self) -> None:
         """It is committed: what was gathered becomes what is known."""
