@@ -334,7 +334,7 @@ class AsyncDoor(ABC):
 
     @abstractmethod
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
-        """Ended attempts of a task, first to last."""
+        """Ended attempts of a task, first to last. Raises TaskNotFound."""
 
     @abstractmethod
     async def stats(self) -> QueueStats:
@@ -381,7 +381,7 @@ class AsyncDoor(ABC):
     def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
 
-        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
+        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing, InvalidTask for what is no position.
         """
 
     @abstractmethod
@@ -518,6 +518,15 @@ def checked_text(value: str, field: str, *, empty: bool = False) -> str:
     if not is_text(value) or "\x00" in value or not (value or empty):
         raise InvalidTask(f"expected a text, got {value!r}", field=field)
     return value
+
+
+def checked_position(after: int | None) -> int | None:
+    """A place in the event log. Raises InvalidTask."""
+    if after is not None and (type(after) is not int or after < 0):
+        raise InvalidTask(
+            f"expected the position of an event (0 is the beginning of the log) or None for from now on, got {after!r}", field="after"
+        )
+    return after
 
 
 def checked_ids(ids: Sequence[str]) -> Sequence[str]:

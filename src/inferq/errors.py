@@ -496,4 +496,3 @@ class Reject(ExecutorError):
 
 class Untranslatable(Reject):
     """The task says something that this backend's dialect has no word for. A backend of the task's own executor may run it."""
-

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from inferq.store import LoggedChunk, Position
-from inferq.task import Task, TaskResult
+from inferq.task import AttemptRecord, Task, TaskResult
+from inferq.waiting import Waiting
 
 Duration = float | str | timedelta
 
@@ -20,6 +21,9 @@ class Door(Protocol):
     async def wait(self, id: str, timeout: Duration | None = None) -> Task: ...
     def stream(self, id: str, after: Position = Position()) -> AsyncIterator[LoggedChunk]: ...
     async def get(self, id: str) -> Task: ...
+    async def attempts(self, id: str) -> list[AttemptRecord]: ...
+    async def explain(self, id: str) -> Waiting: ...
+    async def set_priority(self, id: str, priority: int | str) -> None: ...
     async def cancel(self, *ids: str, reason: str = "") -> None: ...
     async def retry(self, *ids: str) -> None: ...
     def keep(self, task: asyncio.Task[Any]) -> None: ...
@@ -59,6 +63,18 @@ class AsyncHandle:
     async def refresh(self) -> Task:
         """The task as it stands. Raises TaskNotFound."""
         return await self._queue.get(self.id)
+
+    async def attempts(self) -> list[AttemptRecord]:
+        """Its ended attempts, first to last. Raises TaskNotFound."""
+        return await self._queue.attempts(self.id)
+
+    async def explain(self) -> Waiting:
+        """Why it waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+        return await self._queue.explain(self.id)
+
+    async def set_priority(self, priority: int | str) -> None:
+        """Move it while it waits. Raises WrongState, InvalidTask."""
+        await self._queue.set_priority(self.id, priority)
 
     async def cancel(self, reason: str = "") -> None:
         """Waiting: it ends at once. Running: fenced at once and the backend call closed. Raises WrongState when it has ended."""

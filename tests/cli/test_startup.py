@@ -51,7 +51,9 @@ def test_a_listing_needs_no_http_client_and_in_a_pipe_no_tables(home: Path) -> N
 
 
 def test_a_listing_over_http_loads_no_engine_no_store_and_no_settings(home: Path) -> None:
-    probe = _PROBE.replace("code = main({args!r})", "code = 0 if main({args!r}) == 7 else 1").format(args=["list", "--url", "http://127.0.0.1:1"])
+    probe = _PROBE.replace("code = main({args!r})", "code = 0 if main({args!r}) == 7 else 1").format(
+        args=["list", "--url", "http://127.0.0.1:1"]
+    )
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=home)
     code, modules = json.loads(ran.stdout)
     assert code == 0

@@ -156,6 +156,8 @@ async def test_the_blocking_client_does_the_same(site: Site) -> None:
             return [handle.result(timeout=10).text, queue.get(handle.id).state, queue.stats().states["completed"], queue.url]
 
     assert await asyncio.to_thread(work) == ["hello", State.COMPLETED, 1, site.url]
+
+
 async def test_what_is_submitted_can_be_asked_for_as_if_it_were_here(site: Site) -> None:
     handle = await site.client.chat("m", "hello", executor="echo", tags=["a"], metadata={"n": 1}, priority="high", max_retries=0)
     assert (await handle.result(timeout=10)).text == "hello"

@@ -120,7 +120,10 @@ def test_running_tasks_can_be_cancelled_retried_moved_and_paused(tmp_path: Path)
         handle = queue.submit("gated", "work", payload={"name": "a"})
         queue.set_priority(handle.id, "high")
         assert queue.paused() == {"*"}
-        assert "paused" in queue.why(handle.id)
+        assert "paused" in queue.why(handle.id) == handle.explain().reason
+        handle.set_priority("critical")
+        assert (handle.refresh().priority, handle.attempts()) == (15, [])
+        handle.set_priority("high")
         handle.cancel()
         handle.retry()
         assert handle.refresh().priority == 10

@@ -151,9 +151,7 @@ async def test_the_fate_follows_the_attempts_number_and_nothing_else() -> None:
         assert (await played(EchoExecutor("another"), call(payload, attempt=attempt)))[1].text == "hello big world"
 
 
-@pytest.mark.parametrize(
-    ("fate", "failure"), [({"cut_after": 2}, "server_error"), ({"fail_after": 2, "code": "overloaded"}, "overloaded")]
-)
+@pytest.mark.parametrize(("fate", "failure"), [({"cut_after": 2}, "server_error"), ({"fail_after": 2, "code": "overloaded"}, "overloaded")])
 async def test_a_stream_can_break_after_some_chunks(fate: dict[str, Any], failure: str) -> None:
     items = produce(EchoExecutor("echo"), call(chat(fail=[fate])))
     assert await anext(items) == Chunk("text", "hello ")

@@ -290,9 +290,7 @@ async def test_credentials_do_not_follow_to_another_origin(site: Site, make: Mak
 # ── where it may go ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
-)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
 async def test_loopback_is_refused_however_it_is_written(site: Site, make: Make, host: str) -> None:
     error = await failed(make(), f"http://{host}:{site.port}/")
     assert "allow_private" in str(error)

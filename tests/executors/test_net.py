@@ -39,9 +39,7 @@ async def test_a_stream_read_to_its_end_leaves_its_connection_for_the_next(doubl
     assert len({seen.peer for seen in double.seen}) == 1
 
 
-async def test_draining_makes_the_connection_reusable_and_gives_up_on_a_stream_without_end(
-    double: Double, client: HttpClient
-) -> None:
+async def test_draining_makes_the_connection_reusable_and_gives_up_on_a_stream_without_end(double: Double, client: HttpClient) -> None:
     double.says(streams([b"a"] * 5, content_type="text/plain"), streams([b"a"], content_type="text/plain", end="hang"))
     async with client.stream("GET", "/x") as reply:
         await reply.drain()
@@ -159,9 +157,7 @@ async def test_a_connection_cut_in_the_answer_is_unavailable_and_was_sent(double
     assert (caught.value.failure, caught.value.sent) == ("connect", True)
 
 
-async def test_a_server_that_hangs_up_instead_of_answering_is_unavailable_and_was_sent(
-    double: Double, client: HttpClient
-) -> None:
+async def test_a_server_that_hangs_up_instead_of_answering_is_unavailable_and_was_sent(double: Double, client: HttpClient) -> None:
     async def hang_up(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
@@ -254,9 +250,7 @@ async def test_what_is_no_http_address_is_refused(url: str) -> None:
     await client.close()
 
 
-async def test_a_header_that_would_break_the_request_is_refused_without_being_shown(
-    double: Double, client: HttpClient
-) -> None:
+async def test_a_header_that_would_break_the_request_is_refused_without_being_shown(double: Double, client: HttpClient) -> None:
     double.says(says({}))
     with pytest.raises(Reject) as caught:
         await client.request("GET", "/x", headers={"X-Key": "hush\r\nX-Evil: 1"})

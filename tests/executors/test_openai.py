@@ -185,9 +185,7 @@ async def test_an_error_within_a_stream_is_classified(double: Double, make: Make
     assert caught.value.failure == "overloaded"
 
 
-@pytest.mark.parametrize(
-    "pieces", [[b"data: {oops\n\n"], [b"data: 5\n\n"], [b'data: {"choices": [5]}\n\n'], [b"data: \xff\n\n"]]
-)
+@pytest.mark.parametrize("pieces", [[b"data: {oops\n\n"], [b"data: 5\n\n"], [b'data: {"choices": [5]}\n\n'], [b"data: \xff\n\n"]])
 async def test_garbage_within_a_stream_is_a_server_error(double: Double, make: Make, pieces: list[bytes]) -> None:
     double.says(streams([*START, *pieces, wire.DONE], content_type=wire.EVENTS))
     with pytest.raises(Unavailable) as caught:
@@ -291,9 +289,7 @@ async def test_no_key_is_needed_and_then_none_is_sent(double: Double, make: Make
     assert "Authorization" not in double.seen[0].headers
 
 
-async def test_the_environments_key_goes_only_where_it_was_meant_to(
-    double: Double, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_environments_key_goes_only_where_it_was_meant_to(double: Double, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     double.says(says(wire.chat()))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     await ask(make(), "chat", HI)

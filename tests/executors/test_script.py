@@ -109,9 +109,7 @@ async def test_a_call_that_nobody_watches_gets_the_answer_only(script: Make) -> 
     assert (chunks, answer.text) == ([], "x\n")
 
 
-async def test_a_script_file_gets_its_args_env_input_and_directory(
-    script: Make, tmp_path: Path
-) -> None:
+async def test_a_script_file_gets_its_args_env_input_and_directory(script: Make, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "job.py").write_text(
         "import os, sys\nprint(sys.argv[1:], os.environ['COLOUR'], os.environ['SIZE'], os.getcwd(), sys.stdin.read())\n"
@@ -143,10 +141,7 @@ async def test_it_runs_without_the_queue_through_the_registry(tmp_path: Path) ->
 
 
 async def test_megabytes_on_both_streams_arrive_without_loss(script: Make) -> None:
-    program = (
-        "import sys\nfor n in range(40_000):\n"
-        "    print(f'{n:062}ä', flush=False)\n    print(f'{n:063}', file=sys.stderr)\n"
-    )
+    program = "import sys\nfor n in range(40_000):\n    print(f'{n:062}ä', flush=False)\n    print(f'{n:063}', file=sys.stderr)\n"
     chunks, answer = await run(script(), argv=python(program))
     out = "".join(f"{n:062}ä\n" for n in range(40_000))
     err = "".join(f"{n:063}\n" for n in range(40_000))
@@ -180,10 +175,7 @@ async def test_output_is_streamed_while_the_program_runs(script: Make, tmp_path:
 
 
 async def test_characters_cut_by_a_read_stay_whole_and_binary_is_replaced(script: Make) -> None:
-    program = (
-        "import os, time\nfor byte in '€'.encode(): os.write(1, bytes([byte])); time.sleep(0.02)\n"
-        "os.write(1, b'\\xff\\x00|')"
-    )
+    program = "import os, time\nfor byte in '€'.encode(): os.write(1, bytes([byte])); time.sleep(0.02)\nos.write(1, b'\\xff\\x00|')"
     _, answer = await run(script(), argv=python(program))
     assert answer.text == "€\ufffd\0|"
 
@@ -215,9 +207,7 @@ def family(tmp_path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_timeout_kills_the_whole_group_in_both_modes(
-    script: Make, tmp_path: Path, *, stream: bool
-) -> None:
+async def test_the_timeout_kills_the_whole_group_in_both_modes(script: Make, tmp_path: Path, *, stream: bool) -> None:
     with pytest.raises(Unavailable, match=r"timeout of 1\.5 s") as caught:
         await run(script(), argv=python(FAMILY + "time.sleep(600)"), timeout=1.5, stream=stream)
     assert caught.value.failure == "timeout"
@@ -281,9 +271,7 @@ async def test_a_program_may_clean_up_on_sigterm(script: Make, tmp_path: Path) -
     assert (tmp_path / "cleaned").exists()
 
 
-async def test_children_left_behind_may_finish_writing_but_not_stay(
-    script: Make, tmp_path: Path
-) -> None:
+async def test_children_left_behind_may_finish_writing_but_not_stay(script: Make, tmp_path: Path) -> None:
     _, answer = await run(script(linger=30), argv=["sh", "-c", "(sleep 0.2; echo late) & echo early"])
     assert answer.text == "early\nlate\n"
     _, answer = await run(script(), argv=["sh", "-c", "sleep 600 & echo $!"])
@@ -291,10 +279,7 @@ async def test_children_left_behind_may_finish_writing_but_not_stay(
 
 
 async def test_a_daemon_that_left_the_group_holds_nobody_up_and_what_was_written_counts(script: Make) -> None:
-    program = (
-        "import subprocess\ndaemon = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        "print(daemon.pid, 'x' * 50_000)"
-    )
+    program = "import subprocess\ndaemon = subprocess.Popen(['sleep', '600'], start_new_session=True)\nprint(daemon.pid, 'x' * 50_000)"
     async with asyncio.timeout(20):
         _, answer = await run(script(), argv=python(program))
     pid, _, written = (answer.text or "").partition(" ")
@@ -318,9 +303,7 @@ async def test_no_zombie_and_no_open_file_is_left(script: Make) -> None:
 SHOW = "import os; print(os.environ.get('OPENAI_API_KEY'), os.environ.get('HOME'), os.environ.get('EXTRA'))"
 
 
-async def test_secrets_of_our_environment_are_not_passed_on(
-    script: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_secrets_of_our_environment_are_not_passed_on(script: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("HOME", "/nowhere/somebody")
     _, answer = await run(script(env={"EXTRA": "set"}), argv=python(SHOW))
@@ -349,9 +332,7 @@ async def test_words_of_argv_meet_no_shell(script: Make) -> None:
 
 
 @pytest.mark.parametrize("path", ["../out.py", "/etc/out.py", "a/../../out.py", "", "tool.exe", "noending", ".py/.."])
-def test_scripts_outside_or_of_another_kind_are_refused_at_submit(
-    script: Make, path: str
-) -> None:
+def test_scripts_outside_or_of_another_kind_are_refused_at_submit(script: Make, path: str) -> None:
     with pytest.raises(InvalidTask) as caught:
         script().validate("execute", "", {"script": path})
     assert caught.value.field == "payload.script"
@@ -411,9 +392,7 @@ def test_allowed_extensions_can_be_narrowed(script: Make) -> None:
         ({"script": "a.py", "cwd": "a", "working_dir": "b"}, "payload.cwd"),
     ],
 )
-def test_a_wrong_payload_is_refused_with_the_fields_name(
-    script: Make, payload: dict[str, Any], field: str
-) -> None:
+def test_a_wrong_payload_is_refused_with_the_fields_name(script: Make, payload: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidTask) as caught:
         script().validate("execute", "", payload)
     assert caught.value.field == field
@@ -428,17 +407,13 @@ def test_a_wrong_payload_is_refused_with_the_fields_name(
         ({"argv": ["no-such-program"]}, "'no-such-program' cannot be started: No such file", "script_failed"),
     ],
 )
-async def test_what_is_not_there_is_said_when_it_runs(
-    script: Make, payload: dict[str, Any], reason: str, failure: str
-) -> None:
+async def test_what_is_not_there_is_said_when_it_runs(script: Make, payload: dict[str, Any], reason: str, failure: str) -> None:
     with pytest.raises(Reject, match=reason) as caught:
         await run(script(), **payload)
     assert caught.value.failure == failure
 
 
-async def test_a_missing_interpreter_is_named(
-    script: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_interpreter_is_named(script: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "job.rb").write_text("puts 1")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Reject, match="needs 'ruby', which is not installed"):

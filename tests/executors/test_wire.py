@@ -54,9 +54,7 @@ def call(action: str, payload: dict[str, Any], **rest: Any) -> Call:
 
 places = st.lists(st.integers(0, 10_000), max_size=20)
 # Every line end that the standard knows; an event's name and id must stay on their line.
-event_texts = st.lists(
-    st.tuples(st.text(), st.text().filter(lambda t: not set("\r\n\0") & set(t))), min_size=1, max_size=5
-)
+event_texts = st.lists(st.tuples(st.text(), st.text().filter(lambda t: not set("\r\n\0") & set(t))), min_size=1, max_size=5)
 
 
 @given(event_texts, places, st.sampled_from(["\n", "\r\n", "\r"]))
@@ -154,12 +152,35 @@ def test_payload_fields_win_over_options_and_unknown_fields_go_along() -> None:
 
 EVERY_CHAT_FIELD = {
     "messages": [{"role": "user", "content": "hi"}],
-    "max_completion_tokens": 5, "n": 1, "stop": ["x"], "seed": 1, "temperature": 0.0, "top_p": 1.0,
-    "frequency_penalty": 0.1, "presence_penalty": 0.1, "logit_bias": {"1": 2}, "logprobs": True, "top_logprobs": 2,
-    "tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "response_format": {"type": "json_object"},
-    "reasoning_effort": "low", "verbosity": "low", "service_tier": "flex", "store": False, "metadata": {"a": "b"},
-    "user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "prediction": {}, "modalities": ["text"],
-    "audio": {}, "web_search_options": {}, "functions": [], "function_call": "none",
+    "max_completion_tokens": 5,
+    "n": 1,
+    "stop": ["x"],
+    "seed": 1,
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "frequency_penalty": 0.1,
+    "presence_penalty": 0.1,
+    "logit_bias": {"1": 2},
+    "logprobs": True,
+    "top_logprobs": 2,
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_object"},
+    "reasoning_effort": "low",
+    "verbosity": "low",
+    "service_tier": "flex",
+    "store": False,
+    "metadata": {"a": "b"},
+    "user": "u",
+    "safety_identifier": "s",
+    "prompt_cache_key": "k",
+    "prediction": {},
+    "modalities": ["text"],
+    "audio": {},
+    "web_search_options": {},
+    "functions": [],
+    "function_call": "none",
 }
 
 
@@ -307,8 +328,7 @@ def test_parts_of_content_are_told_as_text_and_thinking() -> None:
 @given(st.lists(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=5), min_size=1, max_size=4))
 def test_base64_vectors_are_decoded_and_put_in_the_order_of_the_inputs(vectors: list[list[float]]) -> None:
     data = [
-        {"index": index, "embedding": b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()}
-        for index, vector in enumerate(vectors)
+        {"index": index, "embedding": b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()} for index, vector in enumerate(vectors)
     ]
     answer = openai.embeddings_of({"data": data[::-1], "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}})
     assert answer.embeddings == vectors
@@ -316,9 +336,7 @@ def test_base64_vectors_are_decoded_and_put_in_the_order_of_the_inputs(vectors: 
     assert answer.raw == {"model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
 
 
-@pytest.mark.parametrize(
-    "reply", [None, [], {}, {"choices": []}, {"choices": ["x"]}, {"choices": [{"message": "x"}]}, {"choices": "x"}]
-)
+@pytest.mark.parametrize("reply", [None, [], {}, {"choices": []}, {"choices": ["x"]}, {"choices": [{"message": "x"}]}, {"choices": "x"}])
 def test_a_reply_that_is_no_completion_is_malformed(reply: Any) -> None:
     with pytest.raises(MalformedError):
         openai.answer_of(reply)
@@ -395,9 +413,22 @@ def test_ollama_options_are_merged_and_fields_that_do_not_belong_there_are_moved
 
 
 EVERY_GENERATE_FIELD = {
-    "prompt": "x", "suffix": "y", "system": "s", "template": "{{ .Prompt }}", "context": [1, 2], "raw": False,
-    "images": ["aGk="], "format": "json", "keep_alive": -1, "think": "low", "logprobs": True, "top_logprobs": 2,
-    "width": 64, "height": 64, "steps": 2, "options": {"temperature": 0.5},
+    "prompt": "x",
+    "suffix": "y",
+    "system": "s",
+    "template": "{{ .Prompt }}",
+    "context": [1, 2],
+    "raw": False,
+    "images": ["aGk="],
+    "format": "json",
+    "keep_alive": -1,
+    "think": "low",
+    "logprobs": True,
+    "top_logprobs": 2,
+    "width": 64,
+    "height": 64,
+    "steps": 2,
+    "options": {"temperature": 0.5},
 }
 EVERY_EMBED_FIELD = {"input": ["a"], "truncate": False, "dimensions": 8, "keep_alive": "1m", "options": {"num_ctx": 9}}
 
@@ -519,9 +550,7 @@ def test_each_refusal_gets_its_class_and_code(
         ({"error": {"message": "x", "type": "server_error"}}, Unavailable, "server_error"),
     ],
 )
-def test_an_error_in_the_midst_of_a_stream_is_classified_like_any_other(
-    value: Any, kind: type[ExecutorError], failure: str
-) -> None:
+def test_an_error_in_the_midst_of_a_stream_is_classified_like_any_other(value: Any, kind: type[ExecutorError], failure: str) -> None:
     made = failure_in_stream(value, source="b")
     assert (type(made), made.failure) == (kind, failure), str(made)
 
@@ -538,8 +567,10 @@ def test_an_error_in_the_midst_of_a_stream_is_classified_like_any_other(
         ({"x-ratelimit-reset-requests": "12ms", "x-ratelimit-reset-tokens": "6m0s"}, 0.012),
         (
             {
-                "x-ratelimit-reset-requests": "1s", "x-ratelimit-remaining-requests": "9",
-                "x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0",
+                "x-ratelimit-reset-requests": "1s",
+                "x-ratelimit-remaining-requests": "9",
+                "x-ratelimit-reset-tokens": "6m0s",
+                "x-ratelimit-remaining-tokens": "0",
             },
             360.0,
         ),

@@ -27,7 +27,7 @@ CUT = streams(HALF, content_type=EVENTS, end="cut")
 ENDLESS = streams(HALF, content_type=EVENTS)
 SILENT = streams(HALF, content_type=EVENTS, end="hang")
 GARBAGE = says_text("<html><body>Hello from a proxy</body></html>")
-BROKEN_JSON = streams([b"data: {\"choices\": [{\n\n", DONE], content_type=EVENTS)
+BROKEN_JSON = streams([b'data: {"choices": [{\n\n', DONE], content_type=EVENTS)
 FULL = says({"error": {"message": "Rate limit reached"}}, status=429, headers={"Retry-After": "0.1"})
 FULL_WITHOUT_HINT = says({"error": {"message": "Rate limit reached"}}, status=429)
 BUSY = says({"error": {"message": "overloaded"}}, status=503, headers={"Retry-After": "0.1"})
@@ -45,9 +45,7 @@ class Front:
 
     async def chat(self, *handlers: Handler, max_retries: int = 2, timeout: float | None = None, idle: float | None = None) -> AsyncHandle:
         self.double.says(*handlers)
-        return await self.queue.chat(
-            "m", "hello", executor="openai", max_retries=max_retries, timeout=timeout, idle_timeout=idle
-        )
+        return await self.queue.chat("m", "hello", executor="openai", max_retries=max_retries, timeout=timeout, idle_timeout=idle)
 
 
 def _settings(port: int) -> Settings:

@@ -37,9 +37,7 @@ async def test_every_late_write_of_a_stopped_process_is_refused(place: Place, st
     assert contents.complaints == []
 
 
-async def test_a_stopped_worker_loses_its_tasks_and_the_other_completes_them_once(
-    place: Place, start: Start, tmp_path: Path
-) -> None:
+async def test_a_stopped_worker_loses_its_tasks_and_the_other_completes_them_once(place: Place, start: Start, tmp_path: Path) -> None:
     hold = tmp_path / "go-on"
     async with place.queue(work=False) as queue:
         handles = [await queue.submit("record", "do", payload={"n": n, "hold": str(hold), "chunks": 1}, stream=True) for n in range(3)]

@@ -48,10 +48,11 @@ async def test_awaiting_a_handle_is_awaiting_its_result(queue: AsyncQueue) -> No
 
 
 async def test_a_submitted_task_is_on_disk_and_survives_the_program(url: str) -> None:
-    async with await inferq.aconnect(url, work=False) as door:
+    async with inferq.aconnect(url, work=False) as door:
         id = (await door.chat("my-model", "Are you still there?", executor="echo")).id
-    async with await inferq.aconnect(url) as later:
-        assert (await later.handle(id).result()).text == "Are you still there?"
+    later = await inferq.aconnect(url)
+    assert (await later.handle(id).result()).text == "Are you still there?"
+    await later.close()
 
 
 async def test_a_task_tells_how_it_stands(queue: AsyncQueue) -> None:

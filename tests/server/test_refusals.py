@@ -109,6 +109,18 @@ async def test_head_is_get_without_a_body(site: Any) -> None:
     assert int(headers["content-length"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("operations", {"verb": "zap", "q": "tag:x"}, "verb: expected one of cancel, retry, priority, delete, got 'zap'"),
+        ("keys", {"name": "x", "role": "boss"}, "role: expected one of read, submit, operator, admin, got 'boss'"),
+    ],
+)
+async def test_another_word_than_the_known_ones_is_answered_with_them(site: Any, path: str, body: dict[str, Any], detail: str) -> None:
+    status, problem, _ = await site.ask("POST", f"/api/{path}", json=body)
+    assert (status, problem["detail"]) == (400, detail)
+
+
 async def test_an_unknown_path_is_404(site: Any) -> None:
     for path in ("/nothing", "/api", "/api/tasks/", "/api/tasks/a/b/c/d", "//", "/api//tasks", "/../etc/passwd"):
         answer = await plainly(site, path)

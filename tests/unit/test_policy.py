@@ -167,9 +167,7 @@ class HeadsWalk(RuleBasedStateMachine):
 TestHeads = HeadsWalk.TestCase
 
 flows = st.lists(st.tuples(keys, st.integers(1, 4)), max_size=12, unique_by=lambda flow: flow[0])
-pools = st.lists(
-    st.tuples(st.sets(st.sampled_from(LANES), min_size=1), st.integers(0, 5)), min_size=1, max_size=3
-)
+pools = st.lists(st.tuples(st.sets(st.sampled_from(LANES), min_size=1), st.integers(0, 5)), min_size=1, max_size=3)
 
 
 def filled(flows: list[tuple[FlowKey, int]]) -> tuple[Waiting, Heads]:
@@ -199,9 +197,7 @@ def test_no_pool_gets_more_than_its_free_slots_nor_all_more_than_the_limit(
 
 
 @given(flows, st.lists(st.integers(0, 5), min_size=3, max_size=3), st.integers(1, 15))
-def test_pools_of_their_own_lanes_are_served_by_priority_over_all(
-    flows: list[tuple[FlowKey, int]], free: list[int], limit: int
-) -> None:
+def test_pools_of_their_own_lanes_are_served_by_priority_over_all(flows: list[tuple[FlowKey, int]], free: list[int], limit: int) -> None:
     waiting, heads = filled(flows)
     servable = [task for lane, slots in zip(LANES, free, strict=True) for task in waiting.tasks([lane])[:slots]]
     expected = sorted(priority for priority, _ in servable)[:limit]

@@ -66,9 +66,7 @@ def test_a_backends_own_hint_is_a_floor_with_a_tenth_on_top(tries: int, after: f
 
 
 @given(st.integers(0, 1000), policies, seeds)
-def test_without_a_hint_a_full_backend_is_left_alone_for_half_the_bound_at_least(
-    tries: int, policy: RetryPolicy, seed: int
-) -> None:
+def test_without_a_hint_a_full_backend_is_left_alone_for_half_the_bound_at_least(tries: int, policy: RetryPolicy, seed: int) -> None:
     bound = min(policy.max_delay, policy.initial_delay * policy.backoff_factor ** min(max(0, tries - 1), 64))
     assert bound / 2 <= patience(tries, None, policy, random.Random(seed)) <= bound
 

@@ -99,9 +99,7 @@ async def test_wrong_webhooks_are_refused_as_they_are_here(client: AsyncClient, 
         await client.webhooks.put("ops", **fine, replace=False)
 
 
-async def test_no_answer_but_the_first_holds_a_secret_and_tenants_have_no_webhooks(
-    served: tuple[AsyncQueue, str], receiver: Any
-) -> None:
+async def test_no_answer_but_the_first_holds_a_secret_and_tenants_have_no_webhooks(served: tuple[AsyncQueue, str], receiver: Any) -> None:
     queue, url = served
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{url}/api/webhooks", json={"name": "ops", "url": receiver.url}) as answer:

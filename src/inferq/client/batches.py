@@ -14,7 +14,7 @@ from inferq.batch import Batch, BatchFailures, BatchItem, Form
 from inferq.client.transport import Query, Request, Transport, delete, get, post
 from inferq.clock import Clock
 from inferq.door import AsyncDoor
-from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions
+from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import BatchNotFound, TaskNotFound, TransportError, WaitTimeout
 from inferq.intake import checked_priority
 from inferq.task import State
@@ -85,6 +85,7 @@ class RemoteBatches(BatchesDoor):
         self, *, name: str | None = None, unfinished: bool = False, tenant: str | None = None, after: str | None = None, limit: int = 50
     ) -> builtins.list[Batch]:
         found: builtins.list[Batch] = []
+        checked_limit(limit)
         while len(found) < limit:
             count = min(_MOST, limit - len(found))
             query: Query = {"name": name, "unfinished": unfinished, "tenant": tenant, "after": after, "limit": count}
@@ -99,6 +100,7 @@ class RemoteBatches(BatchesDoor):
         self, batch: str, *, after: int = 0, limit: int = 100, states: Sequence[State] = (), results: bool = True
     ) -> builtins.list[BatchItem]:
         found: builtins.list[BatchItem] = []
+        checked_limit(limit)
         while len(found) < limit:
             query: Query = {
                 "after": after, "limit": min(_MOST, limit - len(found)), "state": [str(state) for state in states], "results": results,

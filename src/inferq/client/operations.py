@@ -12,7 +12,7 @@ from inferq.door import checked_seconds
 from inferq.doors.operations import OperationsDoor
 from inferq.errors import RecordNotFound, WaitTimeout
 from inferq.intake import checked_priority
-from inferq.operation import Operation, Verb
+from inferq.operation import Operation, Verb, asked_of, check_arguments
 from inferq.wire.native import Listing
 
 _POLL: Final = 25.0
@@ -37,6 +37,8 @@ class RemoteOperations(OperationsDoor):
         bound: int | None = None,
     ) -> Operation:
         level = None if priority is None else checked_priority(priority)
+        asked_of(verb, q)
+        check_arguments(verb, level)
         body = {"verb": verb, "q": q, "priority": level, "reason": reason, "dry_run": dry_run, "expected": expected, "bound": bound}
         given = {name: value for name, value in body.items() if value is not None}
         return await self._transport.ask(post("operations", json=given, again=dry_run), Operation)

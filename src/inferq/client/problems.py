@@ -120,7 +120,7 @@ def _make(kind: type[InferqError], message: str, problem: Problem, hint: float |
     made.args = (message,)  # as the server wrote it: it names the field already
     if isinstance(made, BatchInvalid):
         made.errors = [_line(fault) for fault in problem.errors]
-        made.count = len(made.errors)
+        made.count, made.field = problem.count or len(made.errors), ""
     return made
 
 

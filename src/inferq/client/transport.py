@@ -167,9 +167,7 @@ class Transport:
             await asyncio.sleep(pause)
 
     async def _once(self, request: Request, left: float) -> Reply:
-        reply = await self._link.send(
-            request.method, request.path, body=request.body, headers=request.headers, timeout=max(left, 0.001)
-        )
+        reply = await self._link.send(request.method, request.path, body=request.body, headers=request.headers, timeout=max(left, 0.001))
         self._met = True
         if reply.status >= 300:
             raise self._refusal(reply.status, reply.headers, reply.body)

@@ -16,7 +16,7 @@ import msgspec
 from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
 from inferq.client.transport import Request, Transport, get
-from inferq.door import AsyncDoor, checked_seconds, is_text
+from inferq.door import AsyncDoor, checked_position, checked_seconds, is_text
 from inferq.errors import InferqError, ProtocolError, TaskNotFound, WaitTimeout
 from inferq.events import EVENT_TYPES, Event, type_filter
 from inferq.handle import Duration
@@ -163,6 +163,7 @@ class Watching(AsyncDoor):
         def request(place: str | None) -> Request:
             return get("events", query={"types": builtins.list(types), "after": place})
 
+        checked_position(after)
         place = None if after is None else str(after)
         borne = self._patience if patience is None else patience
         async with aclosing(follow(transport, request, place, patience=borne, opened=opened)) as found:

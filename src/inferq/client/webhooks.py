@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from inferq.client.transport import Transport, delete, get, post, put
 from inferq.doors.webhooks import DeliveryPage, WebhooksDoor
 from inferq.errors import RecordNotFound
+from inferq.query import parse
 from inferq.store import Cursor
 from inferq.webhook import Delivery, MadeWebhook, WebhookView, check_name
 from inferq.wire.native import Listing
@@ -31,6 +32,7 @@ class RemoteWebhooks(WebhooksDoor):
         enabled: bool = True,
         replace: bool = True,
     ) -> MadeWebhook:
+        parse(query)
         body = {
             "url": url,
             "events": [events] if isinstance(events, str) else list(events),

@@ -24,7 +24,7 @@ Source = str | Path | bytes | IO[bytes] | AsyncIterable[bytes]
 
 
 async def pieces(source: Source) -> AsyncIterator[bytes]:
-    """The bytes of a source, some at a time. Raises OSError."""
+    """The bytes of a source, some at a time. Raises OSError, InvalidTask for a file that was opened as text."""
     if isinstance(source, bytes):
         for start in range(0, len(source), PIECE):
             yield source[start : start + PIECE]
@@ -39,6 +39,10 @@ async def pieces(source: Source) -> AsyncIterator[bytes]:
         # It may be a pipe: whoever writes into it takes the time it takes.
         read = getattr(source, "read1", source.read)
         while piece := await asyncio.to_thread(read, PIECE):
+            if not isinstance(piece, bytes):
+                raise InvalidTask(
+                    f"expected a file opened as bytes, as in open(path, 'rb'), got one that gives {type(piece).__name__}", field="source"
+                )
             yield piece
 
 

@@ -15,7 +15,7 @@ import msgspec
 from inferq.batch import Batch, BatchFailures, BatchItem, Form, LineError
 from inferq.clock import Clock, seconds
 from inferq.doors.batch_sources import Row, Source, encoded, form_of, pieces, source_of
-from inferq.errors import WaitTimeout
+from inferq.errors import InvalidTask, WaitTimeout
 from inferq.handle import Duration
 from inferq.task import FINAL, State
 
@@ -25,6 +25,7 @@ _WINDOW_MS: Final = 30_000
 _LOOK_AGAIN: Final = 5.0
 """Seconds after which those who wait ask again, whether or not they were told of anything."""
 _RESULTS_A_PAGE: Final = 100
+_LARGEST_PAGE: Final = 10_000
 _BREATH: Final = 0.05
 """Seconds between two looks for results that come one by one."""
 
@@ -273,6 +274,13 @@ class BatchesDoor(ABC):
     @abstractmethod
     async def delete(self, batch: str) -> None:
         """Remove it with its tasks and results. Raises WrongState while some wait or run."""
+
+
+def checked_limit(limit: int) -> int:
+    """How many a page may hold. Raises InvalidTask."""
+    if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
+        raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
+    return limit
 
 
 class AsyncBatch:

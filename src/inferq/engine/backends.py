@@ -255,9 +255,7 @@ class Backends:
                 if until <= now:
                     # Its time came after the last look: whoever looks again finds it open.
                     del backend.closed[lane]
-            found += [
-                breaker.until for breaker in backend.breakers.values() if breaker.until is not None and breaker.until > now
-            ]
+            found += [breaker.until for breaker in backend.breakers.values() if breaker.until is not None and breaker.until > now]
         return min(found, default=None)
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from inferq.batch import MAX_LINE, Batch, BatchItem, BatchLine, Form, Line, NewBatch
 from inferq.clock import Clock
 from inferq.door import is_text
-from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions
+from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import (
     AmbiguousId,
     BatchExists,
@@ -31,7 +31,6 @@ from inferq.queue.imports import GROUP, Check, Spool
 from inferq.store import BatchFilter, Store
 from inferq.task import NewTask, State, Submission, Task, new_id
 
-_LARGEST_PAGE: Final = 10_000
 _LONGEST_NAME: Final = 200
 
 
@@ -359,9 +358,3 @@ class LocalBatches(BatchesDoor):
                     with suppress(TaskNotFound):
                         count += sum(error is None for error in await change([task]))
         return count
-
-
-def checked_limit(limit: int) -> int:
-    if type(limit) is not int or not 1 <= limit <= _LARGEST_PAGE:
-        raise InvalidTask(f"expected a number from 1 to {_LARGEST_PAGE}, got {limit!r}", field="limit")
-    return limit

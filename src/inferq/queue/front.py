@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferq.clock import Clock, SystemClock, seconds
 from inferq.config import DEFAULT_BACKENDS, BackendSettings, Changes, Settings, changes, load
-from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_seconds, checked_text, is_text
+from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_position, checked_seconds, checked_text, is_text
 from inferq.errors import (
     ConfigError,
     InvalidTask,
@@ -358,7 +358,10 @@ class AsyncQueue(AsyncDoor):
 
     async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
         """Ended attempts of a task, first to last."""
-        return await self.store.attempts(id)
+        found = await self.store.attempts(id)
+        if not found:
+            await self.get(id)
+        return found
 
     async def stats(self) -> QueueStats:
         """Counts, from maintained counters."""
@@ -438,7 +441,7 @@ class AsyncQueue(AsyncDoor):
 
         `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
         """
-        async with aclosing(self._watch.events(type_filter(types), after)) as found:
+        async with aclosing(self._watch.events(type_filter(types), checked_position(after))) as found:
             async for event in found:
                 yield event
 

@@ -114,9 +114,7 @@ class Operations(OperationsDoor):
         if dry_run:
             return made
         if expected is not None and count > expected * GROWTH:
-            raise Conflict(
-                f"expected about {expected:,} tasks to pass the filter, but by now {count:,} do; look again before you go on"
-            )
+            raise Conflict(f"expected about {expected:,} tasks to pass the filter, but by now {count:,} do; look again before you go on")
         made = replace(made, id=new_id(), state="running", examples=())
         kept = Kept(made, bound + 1, owner=self._home.store.instance)
         version = await self._put(kept, 0)

@@ -13,20 +13,25 @@ import msgspec
 
 from inferq.errors import BodyTimeout, BodyTooLarge, InvalidRequest, UnsupportedMedia
 from inferq.server.call import Call, Gone
+from inferq.server.choices import choices
 
 _PLACE: Final = re.compile(r"^(.*?) - at (?:`key` in )?`\$\.?(.*?)`$", re.DOTALL)
 _NAMED: Final = re.compile(r"field `(.*?)`$")
+_OTHER_WORD: Final = re.compile(r"invalid enum value (.*)$", re.DOTALL)
 _MOST_PARAMETERS: Final = 100
 
 
-def invalid(error: Exception, *, parameters: bool = False) -> InvalidRequest:
-    """Our error for msgspec's, with its place."""
+def invalid(error: Exception, kind: Any = None, *, parameters: bool = False) -> InvalidRequest:
+    """Our error for msgspec's, with its place; `kind` is the type that was read."""
     match = _PLACE.match(str(error))
     text, place = match.groups() if match else (str(error), "")
     named = _NAMED.search(text)
     if named:
         place = f"{place}.{named[1]}" if place else named[1]
     text = text[:1].lower() + text[1:]
+    other = _OTHER_WORD.match(text)
+    if other and (known := choices(kind, place)):
+        text = f"expected {'one of ' if len(known) > 1 else ''}{', '.join(known)}, got {other[1]}"
     return InvalidRequest(text, parameter=place) if parameters else InvalidRequest(text, field=place)
 
 
@@ -77,7 +82,7 @@ def _convert(kind: type[msgspec.Struct], found: dict[str, Any]) -> Any:
     try:
         made = msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise invalid(error, parameters=True) from None
+        raise invalid(error, kind, parameters=True) from None
     for name, text in found.items():
         # The text "null" would pass for no value.
         if text == "null" and getattr(made, _attribute(kind, name)) is None:
@@ -106,7 +111,7 @@ async def read_body(call: Call, largest: int) -> Any:
     try:
         return route.decode(data)
     except msgspec.ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, route.body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"expected JSON, got: {str(error) or type(error).__name__}") from None
 

@@ -49,6 +49,8 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
         found.task_id, found.failure, found.attempts = error.task_id, error.failure, error.attempts
     elif isinstance(error, TaskCancelled):
         found.task_id, found.reason = error.task_id, error.reason
+    elif isinstance(error, BatchInvalid):
+        found.count = error.count
     if status >= 500 and not error.retryable:
         log.error("server.refused", exc_info=error, extra={"request_id": request_id, "code": error.code})
     return found

@@ -183,7 +183,7 @@ class _Connection:
         try:
             wish = _decode(text)
         except msgspec.ValidationError as error:
-            raise invalid(error) from None
+            raise invalid(error, Subscribe) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(f"expected JSON, got: {error}") from None
         if isinstance(wish, Ping):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from inferq.handle import AsyncHandle, Duration
 from inferq.store import LoggedChunk, Position
-from inferq.task import Task, TaskResult
+from inferq.task import AttemptRecord, Task, TaskResult
+from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
     from inferq.sync.door import Door
@@ -47,6 +48,18 @@ class Handle:
     def refresh(self) -> Task:
         """The task as it stands. Raises TaskNotFound."""
         return self._queue.get(self.id)
+
+    def attempts(self) -> list[AttemptRecord]:
+        """Its ended attempts, first to last. Raises TaskNotFound."""
+        return self._queue.attempts(self.id)
+
+    def explain(self) -> Waiting:
+        """Why it waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
+        return self._queue.explain(self.id)
+
+    def set_priority(self, priority: int | str) -> None:
+        """Move it while it waits. Raises WrongState, InvalidTask."""
+        self._queue.set_priority(self.id, priority)
 
     def cancel(self, reason: str = "") -> None:
         """Waiting: it ends at once. Running: fenced at once and the backend call closed. Raises WrongState when it has ended."""

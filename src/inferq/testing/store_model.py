@@ -204,9 +204,7 @@ class Model:
     def prune(self, state: State, age: int, *, now: int) -> int:
         cutoff = now - age * 1000
         old = [
-            task
-            for task in self.tasks.values()
-            if task.state is state and (task.finished or 0) < cutoff and not self.kept(task, cutoff)
+            task for task in self.tasks.values() if task.state is state and (task.finished or 0) < cutoff and not self.kept(task, cutoff)
         ]
         for task in old:
             del self.tasks[task.id]

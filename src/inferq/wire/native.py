@@ -277,7 +277,8 @@ class Fault(msgspec.Struct, omit_defaults=True):
 class Problem(msgspec.Struct, omit_defaults=True):
     """RFC 9457 problem details, the body of every refusal. `code` is stable and names the error class; `retry_after` is in seconds.
 
-    `task_id`, `failure`, `attempts` and `reason` come with the codes task_failed and task_cancelled.
+    `task_id`, `failure`, `attempts` and `reason` come with the codes task_failed and task_cancelled; `count` with batch_invalid says how
+    many lines were found wrong, of which `errors` has the first.
     """
 
     type: str
@@ -293,6 +294,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     failure: str | None = None
     attempts: int | None = None
     reason: str | None = None
+    count: int | None = None
 
 
 class PriorityBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -87,9 +87,7 @@ def chat(text: str = "Hello there", *, finish: str = "stop") -> dict[str, Any]:
 def completion_stream(words: Sequence[str]) -> list[bytes]:
     def part(text: str, finish: str | None = None) -> bytes:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
-        return event(
-            {"id": "cmpl-1", "object": "text_completion", "created": 1_700_000_000, "model": "m-1", "choices": [choice]}
-        )
+        return event({"id": "cmpl-1", "object": "text_completion", "created": 1_700_000_000, "model": "m-1", "choices": [choice]})
 
     return [*(part(word) for word in words), part("", "length"), DONE]
 

@@ -126,9 +126,7 @@ def check_room(tx: Transaction, fresh: Sequence[NewTask]) -> None:
 
 
 def _waiting(tx: Transaction, tenant: str) -> int:
-    return _waiting_in(
-        tx, [*tx.known.tenants.get(tenant, ()), *(number for key, number in tx.new_ids.items() if key.tenant == tenant)]
-    )
+    return _waiting_in(tx, [*tx.known.tenants.get(tenant, ()), *(number for key, number in tx.new_ids.items() if key.tenant == tenant)])
 
 
 def waiting_deliveries(tx: Transaction) -> int:
