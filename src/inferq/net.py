@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -34,6 +36,7 @@ Guard = Callable[[str], None]
 
 MAX_BODY: Final = 256 * 1024 * 1024
 """Bytes of one answer's body that are accepted unless told otherwise."""
+_REFUSED: Final = re.compile(r"\[Errno (\d+)\] Connect call failed")
 KEEP_IDLE: Final = 4.0
 """Seconds an idle connection is kept: many servers close theirs after 5, and a POST that meets the closing is lost."""
 
@@ -279,7 +282,7 @@ def _meaning(error: Exception, origin: str) -> ExecutorError | None:
     import aiohttp
 
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ServerFingerprintMismatch):
-        return Unavailable(f"cannot connect to {origin}: {_why(error)}", failure="connect", sent=False)
+        return Unavailable(f"cannot connect to {origin}: {reason_of(error)}", failure="connect", sent=False)
     if isinstance(error, aiohttp.TooManyRedirects):
         return Reject(f"{origin} redirected more often than allowed")
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
@@ -289,14 +292,17 @@ def _meaning(error: Exception, origin: str) -> ExecutorError | None:
     if isinstance(error, aiohttp.ClientError | ConnectionError):
         # Closed before the whole request was written: it cannot have acted on it.
         unsent = isinstance(error, aiohttp.ClientConnectionResetError)
-        return Unavailable(f"the connection to {origin} was cut: {_why(error)}", failure="connect", sent=not unsent)
+        return Unavailable(f"the connection to {origin} was cut: {reason_of(error)}", failure="connect", sent=not unsent)
     if isinstance(error, ValueError):
         # Not its text: it may quote a header's value.
         return Reject(f"the request to {origin} has an invalid address, method or header")
     return None
 
 
-def _why(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """In the system's words, at most 200 characters; asyncio names the addresses that it tried instead."""
     cause = getattr(error, "os_error", None) or error.__cause__ or error
+    if numbers := dict.fromkeys(_REFUSED.findall(str(cause))):
+        return ", ".join(os.strerror(int(number)) for number in numbers).lower()
     text = getattr(cause, "strerror", None) or str(cause)
     return str(text)[:200] or type(error).__name__

@@ -128,7 +128,9 @@ async def test_without_a_server_the_error_says_how_to_start_one() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         async with AsyncClient(f"http://127.0.0.1:{port}") as client:
-            with pytest.raises(errors.ConnectFailed, match=rf"No server at http://127\.0\.0\.1:{port} .*inferq serve.*INFERQ_URL"):
+            with pytest.raises(
+                errors.ConnectFailed, match=rf"No server at http://127\.0\.0\.1:{port} \(connection refused\).*inferq serve.*INFERQ_URL"
+            ):
                 await client.stats()
 
 

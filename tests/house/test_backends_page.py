@@ -17,10 +17,8 @@ from inferq.waiting import GateName
 PAGE = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert found is not None
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[number]
 
 
 @pytest.fixture
@@ -50,9 +48,14 @@ def test_each_command_runs(home: Path, line: str, capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().out
 
 
-async def test_the_program_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_program_names_its_own_backends(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("python"), {})
+    assert capsys.readouterr().out == "['gpu-1', 'here']\nhere\n"
+
+
+async def test_the_program_that_steers_runs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {}
-    exec(block("python"), names)
+    exec(block("python", 1), names)
     async with AsyncQueue(str(home / "q.db")) as queue:
         await names["renew"](queue)
         assert "('gpu-2', 'draining', 0, 0)" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from inferq.client.connection import Connection
 from inferq.errors import ConfigError, ConnectFailed, ProtocolError, RequestTimeout, TransportError
+from inferq.net import reason_of
 
 KEEP_IDLE: Final = 4.0
 """Seconds an idle connection is kept: some servers close theirs after 5, and a request that meets the closing is lost."""
@@ -175,7 +176,7 @@ class Link:
                 raise
             raise self._no_server(f"no answer within {self._connect_timeout:g} s") from error
         except (OSError, UnicodeError) as error:
-            raise self._no_server(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+            raise self._no_server(reason_of(error)) from error
         return made
 
     def _no_server(self, why: str) -> ConnectFailed:

@@ -108,7 +108,7 @@ async def _models(candidate: Candidate, patience: float) -> tuple[tuple[str, ...
 
 def _short(text: str) -> str:
     """What went wrong, without the address that is said beside it."""
-    if "Connect call failed" in text:
+    if "connection refused" in text:
         return "nobody listens there"
     return text.split("): ", 1)[-1] if "): " in text else text
 
