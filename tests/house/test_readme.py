@@ -11,12 +11,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from inferq import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -71,45 +76,98 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return kept | store | {"PATH": f"{INFERQ.parent}:{os.environ['PATH']}"} | more
 
 
-def test_the_five_line_program_runs(tmp_path: Path, ollama: str) -> None:
+def test_the_five_line_program_runs_and_the_command_line_looks_into_its_file(tmp_path: Path, ollama: str) -> None:
     program = blocks("python")[0]
     assert len(program.strip().splitlines()) <= 5
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
-        env=environment(tmp_path, OLLAMA_HOST=ollama),
-        capture_output=True,
-        text=True,
-        timeout=60,
+    assert run_program(program, tmp_path, OLLAMA_HOST=ollama) == "Because of air.\n"
+    (command,) = re.findall(r"`(inferq --url sqlite:[^`]+)`", " ".join(README.split()))
+    listed = subprocess.run(
+        shlex.split(command), cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
     )
-    assert (ran.returncode, ran.stdout) == (0, "Because of air.\n"), ran.stderr
-    assert (tmp_path / "inferq.db").exists()
+    assert listed.stdout.count("completed") == 1
+    assert "llama3.2" in listed.stdout
+
+
+def run_program(program: str, folder: Path, **more: str) -> str:
+    env = environment(folder, **more)
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", program], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_five_lines_need_no_model_with_the_executor_that_the_page_names(tmp_path: Path) -> None:
+    assert run_program(with_executor("echo"), tmp_path) == "Why is the sky blue?\n"
+
+
+@pytest.mark.e2e
+def test_the_five_lines_run_on_the_small_model_that_the_page_names(tmp_path: Path, local_model: None) -> None:
+    (command,) = re.findall(r"at hand\? `(inferq models pull [^`]+)`", README)
+    subprocess.run(shlex.split(command), cwd=tmp_path, env=environment(tmp_path), capture_output=True, timeout=110, check=True)
+    (model,) = re.findall(r"with the model name `(\w+)`", README)
+    assert run_program(with_executor("llamacpp").replace("llama3.2", model), tmp_path).strip()
+
+
+def with_executor(name: str) -> str:
+    assert f'`executor="{name}"`' in " ".join(README.split())
+    program, changed = re.subn(r'priority="high"', f'priority="high", executor="{name}"', blocks("python")[0])
+    assert changed == 1
+    return program
+
+
+@pytest.fixture
+def local_model() -> None:
+    """What runs models inside is installed."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        if os.environ.get("INFERQ_E2E") == "required":
+            pytest.fail("the extra `local` is not installed")
+        pytest.skip("the extra `local` is not installed")
 
 
 def test_the_asyncio_program_runs(tmp_path: Path) -> None:
     (program,) = (block for block in blocks("python") if "asyncio" in block)
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("Write a haiku about queues")
+    assert run_program(program, tmp_path).startswith("Write a haiku about queues")
+
+
+@contextmanager
+def running(command: list[str], folder: Path) -> Iterator[str]:
+    """The address of a server, on a port that is free here; it ends well."""
+    env = environment(folder, INFERQ_SERVER__PORT="0", INFERQ_LOG__FORMAT="json")
+    server = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    with server.stderr as log:
+        started = next((told for line in log if (told := json.loads(line)).get("event") == "server.started"), None)
+        assert started is not None, "it ended before it started"
+        try:
+            yield started["url"]
+        finally:
+            server.send_signal(signal.SIGTERM)
+            rest = log.read()
+            assert server.wait(60) == 0, rest
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
-    """The address of the README's server, on a port that is free here."""
+    """The address of the README's server."""
     (command,) = (block.partition("#")[0].split() for block in blocks("sh") if block.startswith("inferq serve"))
-    env = environment(tmp_path, INFERQ_SERVER__PORT="0", INFERQ_LOG__FORMAT="json")
-    server = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    for line in server.stderr:
-        if (told := json.loads(line)).get("event") == "server.started":
-            yield told["url"]
-            break
-    server.send_signal(signal.SIGTERM)
-    rest = server.stderr.read()
-    server.stderr.close()
-    assert server.wait(60) == 0, rest
+    with running(command, tmp_path) as url:
+        yield url
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_serve_leaves_a_server_running_with_the_small_model(tmp_path: Path, local_model: None) -> None:
+    assert "`make serve` leaves a server running with that model, on port 7125." in README
+    said = subprocess.run(["make", "-n", "serve"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    calls = [line.partition(" -m inferq ")[2].partition(">")[0] for line in said.splitlines() if " -m inferq " in line]
+    pull, serve = ([sys.executable, "-m", "inferq", *shlex.split(call)] for call in calls)
+    subprocess.run(pull, cwd=tmp_path, env=environment(tmp_path), capture_output=True, timeout=110, check=True)
+    with running(serve, tmp_path) as url:
+        asked = ["inferq", "--url", url, "run", pull[-2], "--executor", "llamacpp", "--max-tokens", "8", "Say hello."]
+        ran = subprocess.run(asked, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=110)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.strip()
+    assert list((tmp_path / "data").iterdir())
+    assert Settings().server.port == 7125
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -130,19 +188,18 @@ def test_each_line_for_the_server_runs(tmp_path: Path, served: str) -> None:
 
 def test_the_program_for_the_server_runs(tmp_path: Path, served: str) -> None:
     (program,) = (block for block in blocks("python") if "7125" in block)
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program.replace("http://127.0.0.1:7125", served)],
-        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert (ran.returncode, ran.stdout) == (0, "Write a haiku about queues"), ran.stderr
+    assert run_program(program.replace("http://127.0.0.1:7125", served), tmp_path) == "Write a haiku about queues"
+
+
+def test_the_addresses_named_answer_with_what_is_said_of_them(served: str) -> None:
+    assert re.search(r"`http://127.0.0.1:7125/` is a page .* `/openapi.json` the whole API, `/metrics` is for Prometheus", README)
+    for path, begins in (("/", "<!doctype html>"), ("/openapi.json", '{"openapi":"3.1'), ("/metrics", "# HELP ")):
+        with urllib.request.urlopen(served + path, timeout=20) as answer:
+            assert answer.read().decode().startswith(begins), path
 
 
 @pytest.mark.e2e
-def test_each_command_runs_in_the_order_it_stands(tmp_path: Path) -> None:
-    if importlib.util.find_spec("xllamacpp") is None:
-        if os.environ.get("INFERQ_E2E") == "required":
-            pytest.fail("the extra `local` is not installed")
-        pytest.skip("the extra `local` is not installed")
+def test_each_command_runs_in_the_order_it_stands(tmp_path: Path, local_model: None) -> None:
     (script,) = (block for block in blocks("sh") if "inferq run" in block)
     said: dict[str, str] = {}
     for line in script.splitlines():
@@ -171,6 +228,37 @@ def work_until_done(arguments: list[str], folder: Path) -> None:
     worker.stderr.close()
 
 
+def test_it_is_installed_as_the_page_says(tmp_path: Path) -> None:
+    (script,) = (block for block in blocks("sh") if "pip install" in block)
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    # What it needs is taken from here instead of fetched again; the package itself is built and installed.
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (packages / "further.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    env = environment(tmp_path) | {"PATH": f"{venv}/bin:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_QUIET": "1"}
+    for line in script.splitlines():
+        arguments = shlex.split(line, comments=True)
+        arguments = [str(ROOT) + word[1:] if word.startswith(".") else word for word in arguments]
+        ran = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=110)
+        assert ran.returncode == 0, ran.stderr
+    program = "import inferq, inferq.server; print(inferq.__file__, inferq.server.create_app.__module__)"
+    where = subprocess.run([venv / "bin" / "python", "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert where.stdout.startswith(str(packages))
+    helped = subprocess.run(["inferq", "serve", "--help"], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert "Serve the queue over HTTP" in helped.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_target_of_make_that_is_named_exists(page: str) -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"\bmake (demo|\w+)(?=`|  )", (ROOT / page).read_text("utf-8")))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
+    assert [line.partition("#")[0].strip() for line in blocks("sh")[0].splitlines()] == ["make demo", "make test"]
+
+
 def test_every_page_that_is_linked_exists() -> None:
     for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([\w./-]+)\)", (ROOT / page).read_text("utf-8")):
@@ -183,3 +271,10 @@ def test_every_path_named_in_the_architecture_exists() -> None:
     source = ROOT / "src/inferq"
     for path in named:
         assert any((base / path).exists() for base in (ROOT, source, ROOT / "tests", source / "stores/sqlite", source / "server")), path
+
+
+def test_every_page_with_something_to_run_has_a_test_that_reads_it() -> None:
+    tests = "".join(test.read_text("utf-8") for test in (ROOT / "tests").glob("**/test_*.py"))
+    for page in (ROOT / "docs").glob("*.md"):
+        if re.search(r"^```(python|sh|console|toml|yaml)\b", page.read_text("utf-8"), re.MULTILINE):
+            assert f'"{page.name}"' in tests, page
