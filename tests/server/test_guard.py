@@ -14,9 +14,13 @@ from inferq.server.guard import Guard, is_loopback
 Chat = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:7125", "localhost.evil.example", "127.0.0.1.nip.io", "inferq", "", "[::1", "a b"]
-)
+STRANGE = (
+    "evil.example", "evil.example:7125", "localhost.evil.example", "127.0.0.1.nip.io", "inferq", "", "[::1", "a b",
+    "localhost/evil.example", "evil.example@localhost", "localhost#evil.example", "localhost:abc", "localhost\\evil.example",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("host", STRANGE)
 @pytest.mark.parametrize("path", ["/", "/api/tasks", "/livez", "/metrics", "/openapi.json", "/api/events"])
 async def test_a_rebound_name_reads_nothing(site: Any, host: str, path: str) -> None:
     status, body, _ = await site.ask("GET", path, headers={"Host": host})
@@ -24,14 +28,28 @@ async def test_a_rebound_name_reads_nothing(site: Any, host: str, path: str) -> 
     assert (status, body["code"]) == (403, "forbidden")
 
 
-async def test_a_request_with_two_hosts_is_refused(site: Any) -> None:
+SOCKET = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "name"),
+    [
+        ("/livez", "Host: evil.example\r\nHost: localhost\r\n", "Host"),
+        ("/ws", f"Host: evil.example\r\nHost: localhost\r\n{SOCKET}", "Host"),
+        ("/livez", "Host: localhost\r\nOrigin: http://evil.example\r\nOrigin: http://localhost\r\n", "Origin"),
+        ("/livez", "Host: localhost\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\n", "Idempotency-Key"),
+        ("/livez", "Host: localhost\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n", "Authorization"),
+    ],
+)
+async def test_what_two_readers_could_understand_differently_is_refused(site: Any, path: str, headers: str, name: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
-    writer.write(b"GET /livez HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    answer = await reader.read()
+    close = "" if path == "/ws" else "Connection: close\r\n"
+    writer.write(f"GET {path} HTTP/1.1\r\n{headers}{close}\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), 10)
     writer.close()
     await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"expected one Host" in answer
+    assert f"expected one {name}".encode() in answer
 
 
 async def test_names_and_addresses_of_this_machine_are_answered(site: Any) -> None:

@@ -264,7 +264,7 @@ class AsyncClient(Watching):
 
     async def backup(self, path: str | Path) -> None:
         """A consistent copy into a new file on this machine, while work goes on. Raises StoreError when the file exists."""
-        async with self.transport.stream(get("store", "backup")) as reply:
+        async with self.transport.stream(get("store", "backup"), timeout=_LONG) as reply:
             await save_new(Path(path), reply.chunks())
 
     async def check(self) -> builtins.list[str]:

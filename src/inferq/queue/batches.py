@@ -20,6 +20,7 @@ from inferq.errors import (
     InvalidTask,
     QueueFull,
     RateLimited,
+    StoreError,
     TaskNotFound,
     WaitTimeout,
     WrongState,
@@ -27,7 +28,7 @@ from inferq.errors import (
 from inferq.events import Event
 from inferq.handle import Duration
 from inferq.intake import Admission, check_json, checked_priority, refuse_origin
-from inferq.queue.imports import GROUP, Check, Spool
+from inferq.queue.imports import GROUP, Check, Spool, halfway
 from inferq.store import BatchFilter, Store
 from inferq.task import NewTask, State, Submission, Task, new_id
 
@@ -192,6 +193,9 @@ class LocalBatches(BatchesDoor):
             if new:
                 await self._undo(batch.id)
             raise
+        except StoreError as error:
+            halfway(error, batch.id, added, spool.count)
+            raise
         return added
 
     async def _undo(self, id: str) -> None:
@@ -228,7 +232,11 @@ class LocalBatches(BatchesDoor):
                 self._judge(check, LoadOptions())
             for group in spool.groups():
                 lines = [BatchLine(start + line.line, line.key, line.task) for line in group]
-                added += await self._store.add_lines(found.id, lines, self._clock.read(), limit=self._max_queue_size)
+                try:
+                    added += await self._store.add_lines(found.id, lines, self._clock.read(), limit=self._max_queue_size)
+                except StoreError as error:
+                    halfway(error, found.id, added, spool.count)
+                    raise
         return added
 
     async def seal(self, batch: str, *, sealed: bool = True) -> Batch:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import tempfile
 from array import array
 from bisect import insort
 from collections.abc import AsyncIterable, Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import msgspec
 
 from inferq.batch import BatchLine, Form, Line, LineError, Reader
-from inferq.errors import Forbidden, InvalidTask
+from inferq.errors import Forbidden, InvalidTask, StoreError, StoreFull
 from inferq.task import NewTask
 
 GROUP: Final = 500
@@ -24,10 +26,11 @@ Known = Callable[[list[Line]], Any]
 
 
 class Spool:
-    """Checked lines on their way into the store, in a temporary file that nobody else sees."""
+    """Checked lines on their way into the store, in a temporary file that nobody else sees. Raises StoreFull, StoreError."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="inferq-batch-")  # noqa: SIM115 - closed with the spool
+        with _written():
+            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="inferq-batch-", buffering=0)  # noqa: SIM115 - closed with the spool
         self._group: list[BatchLine] = []
         self.count = 0
 
@@ -45,16 +48,33 @@ class Spool:
 
     def _write(self) -> None:
         body = msgspec.msgpack.encode(self._group)
-        self._file.write(len(body).to_bytes(8, "big") + body)
+        piece = memoryview(len(body).to_bytes(8, "big") + body)
+        with _written():
+            while piece:
+                piece = piece[self._file.write(piece) :]
         self._group = []
+
+    def finish(self) -> None:
+        """Everything is on the disk: what cannot be kept is known before the first line goes into the store."""
+        if self._group:
+            self._write()
 
     def groups(self) -> Iterator[list[BatchLine]]:
         """Everything that was put in, group by group, in order."""
-        if self._group:
-            self._write()
         self._file.seek(0)
         while head := self._file.read(8):
             yield _decode(self._file.read(int.from_bytes(head, "big")))
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = f"{tempfile.tempdir or 'the temporary folder'}, where the checked lines of a batch wait"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreFull(f"no space is left in {place}; nothing was submitted: free some, or name another folder by TMPDIR") from error
+        raise StoreError(f"expected to write to {place}; nothing was submitted: {error.strerror or error}") from error
 
 
 _ALL: Final = 2**64 - 1
@@ -129,6 +149,7 @@ class Check:
             # Whoever else runs on this loop gets a turn.
             await asyncio.sleep(0)
         await self._take(reader.end(), admit, spool, known, after)
+        spool.finish()
 
     async def _take(self, found: list[Line | LineError], admit: Admit, spool: Spool, known: Known | None, after: int) -> None:
         lines: list[Line] = []
@@ -159,6 +180,13 @@ class Check:
 
 def _number(error: LineError) -> int:
     return error.number
+
+
+def halfway(error: StoreError, batch: str, added: int, count: int) -> None:
+    """Let the error's text say what became of the lines: those of earlier transactions are kept."""
+    if added:
+        kept = f"{added:,} of {count:,} lines are kept in batch {batch}"
+        error.args = (f"{str(error).partition(';')[0]}; {kept}: mend that, then load the same again with resume",)
 
 
 def plain(error: InvalidTask) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 from inferq.access import require
 from inferq.config import ServerSettings
-from inferq.errors import InvalidRequest, NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
+from inferq.errors import NoSuchRoute, NotAcceptable, StoreClosed, WrongMethod
 from inferq.metrics import Metrics
 from inferq.server import accesslog, audit, socket
 from inferq.server import body as bodies
@@ -162,8 +162,8 @@ class App:
         place, status = "", 500
         call: Call | None = None
         try:
-            if len(raw) != len(scope["headers"]) and [name for name, _ in scope["headers"]].count(b"host") > 1:
-                raise InvalidRequest("expected one Host (RFC 9112, section 3.2), got several", parameter="Host")
+            if len(raw) != len(scope["headers"]):
+                guards.headers_of(scope["headers"])
             self.guard.check_host(raw.get(b"host"))
             found = self._match(scope)
             if found is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
 
 from inferq.access import LOCAL, Principal
-from inferq.errors import Forbidden
+from inferq.errors import Forbidden, InvalidRequest
 from inferq.server.call import Call
 
 Authenticate = Callable[[Call], Awaitable[Principal]]
@@ -17,6 +17,9 @@ Authenticate = Callable[[Call], Awaitable[Principal]]
 
 _CREDENTIALS: Final = (b"authorization", b"x-api-key")
 _FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
+_ONCE: Final = frozenset({b"host", b"origin", b"content-type", b"idempotency-key", *_CREDENTIALS})
+"""Headers that two readers of one request could understand differently if they came twice."""
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+(?:%[\w.~-]+)?\]|[\w.~-]*)(?::\d*)?", re.ASCII | re.IGNORECASE)
 _SAME_SITE: Final = frozenset({b"same-origin", b"none"})
 
 
@@ -84,11 +87,20 @@ class Guard:
 
 
 def host_name(text: str) -> str:
-    """The name or address in a Host header, without its port."""
-    try:
-        return (urlsplit(f"//{text}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name or address in a Host header (RFC 9110, 7.2), without its port; nothing of what is none."""
+    found = _HOST.fullmatch(text)
+    return found[1].strip("[]").lower().rstrip(".") if found else ""
+
+
+def headers_of(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header values by lower-case name; of a repeated one the last. Raises InvalidRequest for one that must not be repeated."""
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        if name in found and name in _ONCE:
+            shown = name.decode().title()
+            raise InvalidRequest(f"expected one {shown} (RFC 9110, section 5.3), got several", parameter=shown)
+        found[name] = value
+    return found
 
 
 @lru_cache(maxsize=1024)

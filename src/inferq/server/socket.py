@@ -29,6 +29,7 @@ from inferq.errors import ApiError, InferqError, InvalidRequest
 from inferq.server.body import invalid
 from inferq.server.broadcast import Block, as_items, as_sign
 from inferq.server.call import Call, Receive, Reply, Scope, Send
+from inferq.server.guard import headers_of
 from inferq.server.live import broadcast, chunk_json
 from inferq.server.problems import problem_of
 from inferq.server.route import Route
@@ -99,7 +100,7 @@ async def accept(app: App, scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _admitted(app: App, scope: Scope, receive: Receive) -> Call:
-    raw: dict[bytes, bytes] = dict(scope["headers"])
+    raw = headers_of(scope["headers"])
     app.guard.check_host(raw.get(b"host"))
     app.guard.check_origin(raw, scope.get("scheme", "ws"))
     for offered in scope.get("subprotocols", ()):

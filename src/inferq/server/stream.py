@@ -50,7 +50,7 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
     if isinstance(written, TooSlow):
         app.metrics.dropped.add()
         log.info("server.reader_dropped", extra={"route": call.route.path, "request_id": call.request_id})
-        abort(call.scope)
+        await _cut(call)
         return
     if isinstance(written, Exception):
         # Headers are gone: all that is left is to cut the answer short, so that the client sees that it is not whole.
@@ -61,18 +61,26 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
             exc_info=None if ours else written,
             extra={"request_id": call.request_id, "error": str(written) if ours else type(written).__name__},
         )
-        abort(call.scope)
+        await _cut(call)
         return
     del stopped
     with suppress(TooSlow):
         await writer.put(b"", more=False)
 
 
-def abort(scope: Any) -> None:
+async def _cut(call: Call) -> None:
+    """Cut the connection and see it end: an application that is done before counts as broken, and is logged so."""
+    if abort(call.scope):
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+
+
+def abort(scope: Any) -> bool:
     """Cut the connection now, where our server runs the application; other servers close it when they can."""
     cut = scope.get("inferq.abort")
     if cut is not None:
         cut()
+    return cut is not None
 
 
 class _Writer:

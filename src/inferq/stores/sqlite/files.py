@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -184,10 +185,18 @@ def copy_to(reader: sqlite3.Connection, path: Path) -> None:
             os.fsync(written.fileno())
         part.rename(path)
     except (sqlite3.Error, OSError) as error:
-        part.unlink(missing_ok=True)
-        raise (
-            named(error, str(path)) if isinstance(error, sqlite3.Error) else StoreError(f"expected to write {path}, got: {error}")
-        ) from error
+        for left in (part, part.with_name(f"{part.name}-journal")):
+            left.unlink(missing_ok=True)
+        raise _not_copied(error, path) from error
+
+
+def _not_copied(error: sqlite3.Error | OSError, path: Path) -> InferqError:
+    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC
+    if full:
+        return StoreFull(f"the disk that holds {path} is full; no copy was made: free some space, or copy to another place")
+    if isinstance(error, sqlite3.Error):
+        return named(error, str(path))
+    return StoreError(f"expected to write {path}, got: {error}")
 
 
 _SOUND: Final = (
