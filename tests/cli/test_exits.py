@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from inferq import errors
 from inferq.cli.exits import Exit, exit_of
 from inferq.errors import ApiError, InferqError
 
@@ -75,7 +74,10 @@ def test_9_a_full_queue(cli: Any, home: Path) -> None:
 
 
 def every_error(base: type[InferqError] = InferqError) -> list[type[InferqError]]:
-    return [base, *(found for child in base.__subclasses__() if child.__module__ == errors.__name__ for found in every_error(child))]
+    return [
+        base,
+        *(found for child in base.__subclasses__() if child.__module__.startswith("inferq.errors.") for found in every_error(child)),
+    ]
 
 
 # A task's end, a broken plugin, a claim that an engine lost, an executor's own: code 1, and what the executors' say decides.

@@ -22,7 +22,10 @@ def test_the_public_names_are_sorted_and_load() -> None:
 
 
 def every_error(base: type[errors.InferqError] = errors.InferqError) -> list[type[errors.InferqError]]:
-    return [base, *(found for child in base.__subclasses__() for found in every_error(child) if child.__module__ == "inferq.errors")]
+    return [
+        base,
+        *(found for child in base.__subclasses__() for found in every_error(child) if child.__module__.startswith("inferq.errors.")),
+    ]
 
 
 def test_every_error_says_its_code_status_and_whether_to_try_again() -> None:

@@ -15,8 +15,9 @@ import msgspec
 from inferq.clock import Clock
 from inferq.config import RetrySettings, WorkerSettings
 from inferq.engine.backend import Backend
-from inferq.engine.handed import checked, readable, sound
-from inferq.errors import FAILURE_CODES, ExecutorError, InvalidTask, PluginError, Reject, RetryLater, Unavailable, Untranslatable
+from inferq.engine.handed import checked, sound
+from inferq.engine.verdict import code_of, may_pass_on, text_of, verdict_on
+from inferq.errors import ExecutorError, PluginError, Reject, Unavailable
 from inferq.executor import Answer, Call, Chunk, Executor
 from inferq.retry import RetryPolicy, decide
 from inferq.task import Claim, Outcome, Tried
@@ -26,8 +27,6 @@ log: Final = logging.getLogger("inferq.attempt")
 _OURS: Final = ("reset", "end")
 """Kinds of chunks that only the queue writes."""
 
-_LONGEST_ERROR: Final = 2000
-"""Characters of a backend's error that are kept."""
 _PATIENCE: Final = 5.0
 """Seconds that an interrupted call may take to close before its attempt is ended without it."""
 
@@ -184,15 +183,14 @@ class Attempt:
 
     def _goes_on(self, error: Exception) -> bool:
         """Whether another backend takes it over; `backend` is that one then."""
-        verdict = self._verdict(error)
-        if self._stop is not None or not _may_pass_on(verdict, at_most_once=self.claim.task.spec.at_most_once):
+        verdict = verdict_on(error)
+        if self._stop is not None or not may_pass_on(verdict, at_most_once=self.claim.task.spec.at_most_once):
             return False
         refused, self.refusal = self.backend, verdict
         other = self._on_refused(self, verdict)
         if other is None:
             return False
-        text = readable(str(verdict))[:_LONGEST_ERROR]
-        self.tried += (Tried(refused.name, verdict.failure if verdict.failure in FAILURE_CODES else "internal", text),)
+        self.tried += (Tried(refused.name, code_of(verdict), text_of(verdict)),)
         self.backend, self.refusal = other, None
         return True
 
@@ -325,31 +323,16 @@ class Attempt:
         except Exception as broken:  # noqa: BLE001 - a plugin's hook may raise anything
             log.error("attempt.error_without_sense", extra=self._about(error))  # noqa: TRY400 - its text may quote the prompt
             text = f"{type(error).__name__}, which could not be judged: {broken}"
-            return Outcome.failed("internal", readable(text)[:_LONGEST_ERROR], backend=self.backend.name)
+            return Outcome.failed("internal", text_of(text), backend=self.backend.name)
 
     def _judged(self, error: BaseException) -> Outcome:
         if not isinstance(error, Exception):
             log.error("attempt.left_by_exit", extra=self._about(error))
             return self._decide(Reject(f"the executor left by {type(error).__name__}: {error}", failure="internal"))
-        verdict = self._verdict(error)
+        verdict = verdict_on(error)
         if verdict.failure == "internal" and not isinstance(error, ExecutorError | PluginError):
             log.warning("attempt.unexpected_error", extra=self._about(error))
         return self._decide(verdict)
-
-    @staticmethod
-    def _verdict(error: Exception) -> ExecutorError:
-        """What an exception says in the words of an executor."""
-        if isinstance(error, ExecutorError):
-            return error
-        if isinstance(error, InvalidTask):
-            return Reject(str(error))
-        if isinstance(error, PluginError):
-            return Reject(str(error), failure="internal")
-        if isinstance(error, TimeoutError):
-            return Unavailable(str(error) or "the executor timed out", failure="timeout")
-        if isinstance(error, OSError):
-            return Unavailable(str(error) or type(error).__name__, failure="connect")
-        return Unavailable(f"{type(error).__name__}: {error}", failure="internal")
 
     def _about(self, error: BaseException) -> dict[str, Any]:
         """For the log: which task, and where in the code it went wrong. The error's text may quote the prompt: the task keeps that."""
@@ -364,10 +347,9 @@ class Attempt:
 
     def _decide(self, error: ExecutorError) -> Outcome:
         task = self.claim.task
-        error.args = (readable(str(error))[:_LONGEST_ERROR],)
-        if error.failure not in FAILURE_CODES:
-            error.args = (f"{error} (failure {error.failure!r} is not a code)",)
-            error.failure = "internal"
+        text, code = text_of(error), code_of(error)
+        error.args = (text if code == error.failure else f"{text} (failure {error.failure!r} is not a code)",)
+        error.failure = code
         return decide(
             error,
             attempt=self.claim.attempt,
@@ -379,23 +361,6 @@ class Attempt:
             rng=self._rng,
             backend=self.backend.name,
         )
-
-
-_ABOUT_THE_BACKEND: Final = frozenset({"model_not_found", "quota_exhausted", "auth"})
-"""Refusals that say nothing of the task: another backend may have the model, the money or the right key."""
-
-
-def _may_pass_on(error: ExecutorError, *, at_most_once: bool) -> bool:
-    """Whether a task that got no chunk may be tried elsewhere at once. What may have been carried out is not sent twice if that matters."""
-    match error:
-        case RetryLater():
-            return True
-        case Unavailable():
-            return error.failure != "internal" and not (at_most_once and error.sent)
-        case Untranslatable():
-            return True
-        case _:
-            return error.failure in _ABOUT_THE_BACKEND
 
 
 __all__ = ["Attempt", "Rules", "Stop"]

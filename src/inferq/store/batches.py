@@ -1,4 +1,4 @@
-"""What a store must do for batches: part of the contract in `inferq.store`."""
+"""What a store must do for batches: tasks under one name whose counts move in the transactions of their tasks."""
 
 from __future__ import annotations
 

@@ -1,243 +1,26 @@
-"""What a store must do: the contract that queue and engine are written against, and that any store can prove with `inferq.testing`.
-
-Every method is a transition or a question of the domain. Time is an argument (`Now`). A method that writes has committed, at the
-store's durability, when it returns. Whoever holds a `Claim` and lost it is refused with `ClaimLost` and changes nothing.
-"""
+"""The methods of a store."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from inferq.batch.keeping import BatchFilter as BatchFilter
-from inferq.batch.keeping import BatchStore
 from inferq.clock import Now
-from inferq.errors import ClaimLost, InvalidQuery, InvalidTask, WrongState
+from inferq.errors import ClaimLost, WrongState
 from inferq.events import Event
 from inferq.executor import Chunk
-from inferq.query import LARGEST_LIMIT, At, Compare, Query, Search, Term, Text, parse, search
-from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, Size, State, Task, TaskResult
+from inferq.query import Search
+from inferq.store.batches import BatchStore
+from inferq.store.change import Listener, LoggedChunk, Position
+from inferq.store.figures import Ahead, Counts, Executed, Retention, StoreStats
+from inferq.store.listing import Cursor, Page
+from inferq.store.record import Record, RecordPut
+from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, State, Task, TaskResult
 
 if TYPE_CHECKING:
     from inferq.access import AuditEntry
     from inferq.policy import Want
-
-
-class Filter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which tasks, for programs that have the values in hand; empty means any. People write the same as text (`inferq.query`).
-
-    Instants are Unix milliseconds: `since` is included, `until` is not. `prefix` is the beginning of an id.
-    """
-
-    states: tuple[State, ...] = ()
-    actions: tuple[str, ...] = ()
-    executors: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    priorities: tuple[int, ...] = ()
-    sizes: tuple[Size, ...] = ()
-    tenants: tuple[str, ...] = ()
-    tag: str | None = None
-    schedule: str | None = None
-    since: int | None = None
-    until: int | None = None
-    prefix: str | None = None
-
-    def query(self) -> Query:
-        """The same in the filter language."""
-        lists: dict[str, tuple[object, ...]] = {
-            "state": self.states,
-            "action": self.actions,
-            "executor": self.executors,
-            "model": self.models,
-            "size": self.sizes,
-            "tenant": self.tenants,
-            "tag": () if self.tag is None else (self.tag,),
-            "schedule": () if self.schedule is None else (self.schedule,),
-        }
-        terms = [Term(name, tuple(Text(str(value)) for value in values)) for name, values in lists.items() if values]
-        if self.priorities:
-            terms.append(Term("priority", tuple(Compare("=", number) for number in self.priorities)))
-        if self.since is not None:
-            terms.append(Term("created", (Compare(">=", At(self.since)),)))
-        if self.until is not None:
-            terms.append(Term("created", (Compare("<", At(self.until)),)))
-        if self.prefix is not None:
-            terms.append(Term("id", (Text(self.prefix, prefix=True),)))
-        return Query(tuple(terms))
-
-    def search(self) -> Search:
-        """What a store is asked; a Filter knows no relative times, so no moment is needed."""
-        return search(self.query(), 0)
-
-
-Where = Filter | Query | str | None
-"""How callers say which tasks: a Filter, a text of the filter language, what was parsed from one, or None for all."""
-
-
-def query_of(where: Where) -> Query:
-    """What was said, parsed. Raises InvalidQuery."""
-    if isinstance(where, Query):
-        return where
-    if isinstance(where, str):
-        return parse(where)
-    if isinstance(where, Filter):
-        return where.query()
-    if where is None:
-        return Query()
-    raise InvalidQuery(f"expected a Filter or a text of the filter language, got {type(where).__name__}")
-
-
-def page_size(limit: int | None, query: Query) -> int:
-    """How many tasks a page has: the limit that was given, else the filter's own, else 50. Raises InvalidTask."""
-    wanted = limit if limit is not None else query.limit or 50
-    if type(wanted) is not int or not 1 <= wanted <= LARGEST_LIMIT:
-        raise InvalidTask(f"expected a number from 1 to {LARGEST_LIMIT}, got {wanted!r}", field="limit")
-    return wanted
-
-
-def checked_cursor(after: Cursor | None) -> Cursor | None:
-    """The `after` of a page as it was. Raises InvalidTask for what no page gave."""
-    if after is None or type(after) is int or (type(after) is str and _CURSOR.fullmatch(after)):
-        return after
-    raise InvalidTask(f"expected the `after` of a page, got {after!r}", field="after")
-
-
-_CURSOR: Final = re.compile(r"-?[0-9]{1,19}(?:\.-?[0-9]{1,19})?")
-Cursor = int | str
-"""Where a listing goes on: the sequence number of the last task in the order of arrival, a text in other orders. Pass it back as it is."""
-
-
-class Page(msgspec.Struct, frozen=True):
-    """Tasks in the order asked for (newest first); `after` continues the listing, None at its end.
-
-    A page may be shorter than its limit, even empty, and still be followed by others: a store looks at a bounded number of candidates
-    at a time, so that a rare match in a long queue holds nobody up.
-    """
-
-    tasks: list[Task]
-    after: Cursor | None
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """How many tasks are in each state and, of the pending ones, at each priority and in each lane."""
-
-    states: dict[str, int]
-    pending_by_priority: dict[int, int]
-    pending_by_lane: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        return sum(self.states.values())
-
-
-class Executed(msgspec.Struct, frozen=True):
-    """What a backend has done and does: tasks `completed` since the store was made, attempts `running` now, in all processes."""
-
-    backend: str
-    remote: bool
-    completed: int
-    running: int
-
-
-class Ahead(msgspec.Struct, frozen=True):
-    """Who stands before a waiting task, by strict priority and then by sequence number.
-
-    `flow` counts its own flow, `lanes` each lane of the store with somebody before it. Counting stops at a bound: `more` says so.
-    """
-
-    flow: int
-    lanes: dict[str, int]
-    more: bool = False
-
-
-class Position(msgspec.Struct, frozen=True, order=True, gc=False):
-    """A place in a task's chunk log: attempt number and index in it. (0, 0) is before everything."""
-
-    attempt: int = 0
-    index: int = 0
-
-
-class LoggedChunk(msgspec.Struct, frozen=True):
-    """A chunk and where it stands; resume after `position`."""
-
-    position: Position
-    chunk: Chunk
-
-
-class Retention(msgspec.Struct, frozen=True):
-    """What may stay, for one final state: seconds since the end, number of tasks, bytes of payload and result; None is unbounded."""
-
-    age: float | None = 7 * 86_400.0
-    count: int | None = None
-    bytes: int | None = None
-
-
-class Grown(msgspec.Struct, frozen=True, gc=False):
-    """A task's chunk log grew: `chunks` are the indexes `first` and on of an attempt. None: look at the log (it ended, or another
-    process wrote; an empty `task_id` then stands for any task)."""
-
-    task_id: str
-    attempt: int = 0
-    first: int = 0
-    chunks: Sequence[Chunk] | None = None
-
-
-class Change(msgspec.Struct):
-    """What a commit changed, told to listeners on their event loop after it is durable. `own` is False for another process's."""
-
-    heads: Sequence[Head] = ()
-    events: Sequence[Event] = ()
-    streams: Sequence[Grown] = ()
-    paused: frozenset[str] | None = None
-    """All paused scopes, when that set changed."""
-    lost: bool = False
-    """This instance's lease ran out and others took its claims: every claim it holds is void."""
-    own: bool = True
-
-
-Listener = Callable[[Change], None]
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A small object that changes rarely (a schedule, a key, a webhook...): JSON in `body`, `version` 1 when new, one more each change."""
-
-    kind: str
-    id: str
-    version: int
-    body: bytes
-    created: int
-    updated: int
-
-
-class RecordPut(msgspec.Struct, frozen=True):
-    """A record to be put. `version` None: create or replace; 0: it must be new; else it must be at that version now. `quiet` puts it
-    without an event: for what is looked at when somebody asks, and would fill the log."""
-
-    kind: str
-    id: str
-    body: bytes
-    version: int | None = None
-    quiet: bool = False
-
-
-class StoreStats(msgspec.Struct, frozen=True):
-    """For operators. Bytes and counts."""
-
-    url: str
-    durability: str
-    schema: int
-    file_bytes: int
-    wal_bytes: int
-    tasks: int
-    last_event: int
-    """Position of the newest event."""
-    instances: int
-    names: tuple[str, ...] = ()
-    """Names of the instances."""
 
 
 class Store(BatchStore, Protocol):
