@@ -6,13 +6,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from inferq.cli.app import App, env_flag, global_options
 from inferq.cli.exits import Exit, exit_of
 from inferq.cli.groups import LazyGroup, Verb
-from inferq.cli.output import naming_stdout
+from inferq.cli.output import naming_stdout, say
 
 _COMPLETION = "_INFERQ_COMPLETE"
 _WORK, _ASK, _CHANGE, _KEEP = "Do work", "Ask", "Change", "Set up and look after"
@@ -91,6 +92,10 @@ def _print_version(ctx: click.Context) -> None:
     ctx.exit()
 
 
+_BROKEN_OFF: Final = ("connection_lost", "request_timeout", "store_full")
+"""Codes of errors that come in the middle of what a command does, which may have been done in part."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     given = [*(sys.argv[1:] if args is None else args)]
@@ -143,7 +148,10 @@ def _run(args: list[str], app: App) -> int:
             raise BrokenPipeError from error
         if isinstance(error, OSError) and error.filename == "standard output":
             raise
-        return _complain(_line(error), exit_of(error))
+        code = _complain(_line(error), exit_of(error))
+        if app.resume and isinstance(error, InferqError) and error.code in _BROKEN_OFF:
+            say(app.resume)
+        return code
     except Exception as error:  # a mistake of ours: still one line, and the way to see more
         if app.debug:
             raise
@@ -172,8 +180,6 @@ def _line(error: Exception) -> str:
 
 
 def _complain(text: str, code: Exit) -> int:
-    from inferq.cli.output import say
-
     # Several mistakes of a configuration are several lines; anything else is one.
     for line in text.splitlines() if code is Exit.USAGE else [text]:
         say("inferq: " + " ".join(line.split()), color="red")
