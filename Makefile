@@ -25,6 +25,7 @@ models: $(STAMP)
 
 check: $(STAMP)
 	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff format -q --check src tests benchmarks
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
