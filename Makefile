@@ -36,6 +36,7 @@ faults: $(STAMP)
 	INFERQ_FAULTS=long $(PY) -m pytest -m faults tests/faults -p no:randomly -s
 
 $(STAMP): pyproject.toml
+	@echo "setting up .venv (a minute or so, once)"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --allow-existing -q .venv && uv pip install -q -p .venv -e '.[local,server]' --group test --group check; \
 	else \

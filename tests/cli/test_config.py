@@ -59,6 +59,12 @@ def test_validate_reports_every_mistake_with_its_line_and_what_was_meant(cli: An
     assert "bad.toml:5: log.level: expected one of debug, info, warning, error, got 'loud'" in problems[2]
 
 
+def test_a_server_says_which_backend_names_no_executor(cli: Any, home: Path) -> None:
+    (home / "inferq.toml").write_text("[backends.a]\nexecutor = 'ecco'\n")
+    ran = cli("work")
+    assert (ran.code, ran.err) == (2, "inferq: backends.a.executor: no executor is called 'ecco'; did you mean echo?\n")
+
+
 def test_validate_asks_the_executors_about_their_settings(cli: Any, home: Path) -> None:
     (home / "bad.toml").write_text(
         "[backends.a]\nexecutor = 'ollama'\nsettings.base_ulr = 'http://x'\n[backends.b]\nexecutor = 'nothing'\n"

@@ -149,7 +149,9 @@ def _problems(app: App, file: str | None) -> tuple[list[str], list[str]]:
         try:
             Backend.from_settings(backend)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and the other backends are checked all the same
-            problems.append(f"{loaded.sources[f'backends.{backend.name}.executor']}: backends.{backend.name}: {error}")
+            place = f"backends.{backend.name}"
+            said = str(error) if str(error).startswith(f"{place}.") else f"{place}: {str(error).removeprefix(f'{backend.name}: ')}"
+            problems.append(f"{loaded.sources[f'{place}.executor']}: {said}")
     for note in loaded.notes:
         say(note)
     return problems, [str(path) for path in loaded.files]

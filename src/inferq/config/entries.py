@@ -23,11 +23,11 @@ def from_document(document: Document, problems: list[str]) -> list[Entry]:
     """What a file says. Relative paths in it start from its directory."""
 
     def source(path: Path_, *, written: str = "") -> Source:
-        return Source("file", str(document.path), document.line_of(path[-1]), written)
+        return Source("file", str(document.path), document.line_of(path), written)
 
     wrong: list[str] = []
     data = {name: value for name, value in document.data.items() if name != "$schema"}
-    data = dict(legacy.listening(remote_scheduling.translated(data, wrong), wrong))
+    data = dict(legacy.listening(remote_scheduling.translated(_grouped(data), wrong), wrong))
     problems += [f"{document.path}: {problem}" for problem in wrong]
     return _from_tree(data, source, document.path.parent, problems)
 
@@ -44,6 +44,15 @@ def from_arguments(arguments: Mapping[str, Any], base: Path, problems: list[str]
             _plant(tree, name.split("."), value)
     tree = dict(legacy.listening(remote_scheduling.translated(tree, problems), problems))
     return [entry for entry in _from_tree(tree, source, base, problems) if entry.value is not None]
+
+
+def _grouped(data: Mapping[str, Any]) -> dict[str, Any]:
+    """YAML and JSON know no dotted keys; `worker.slots: 8` says the same as the group."""
+    tree: dict[str, Any] = {}
+    for name, value in data.items():
+        dotted = name.split(".")[0] in _SECTIONS if isinstance(name, str) else False
+        _plant(tree, name.split(".") if dotted else [name], value)
+    return tree
 
 
 def _plant(tree: dict[str, Any], parts: list[str], value: Any) -> None:

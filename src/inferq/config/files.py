@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from inferq.config import legacy, references
+from inferq.config.lines import key_lines
 from inferq.errors import ConfigError
 
 NAMES: Final = ("inferq.toml", "inferq.yaml", "inferq.yml", "inferq.json")
@@ -52,9 +53,15 @@ class Document(msgspec.Struct, frozen=True):
     data: dict[str, Any]
     text: str = ""
 
-    def line_of(self, key: str) -> int | None:
-        """The line (from 1) that sets this key, when exactly one could be it."""
-        name = re.escape(key)
+    def line_of(self, path: tuple[str, ...]) -> int | None:
+        """The line (from 1) that sets a key: its own or, of what stands inside a value, that value's. Of a key that a forerunner's name
+        was translated to, the line with its last name, when exactly one could be it."""
+        places = key_lines(self.text, self.path.suffix.lower())
+        whole = ("tool", "inferq", *path) if self.path.name == "pyproject.toml" else path
+        for end in range(len(whole), len(whole) - len(path), -1):
+            if line := places.get(whole[:end]):
+                return line
+        name = re.escape(path[-1])
         setting = re.compile(rf"""(?:^|[\s{{,.\["'])["']?{name}["']?\s*[=:\].]""")
         lines = [number for number, line in enumerate(self.text.splitlines(), 1) if setting.search(line.split("#", 1)[0])]
         return lines[0] if len(lines) == 1 else None

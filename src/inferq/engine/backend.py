@@ -13,6 +13,7 @@ from inferq.backend import BackendState, BackendView, BreakerView, GateView, Swi
 from inferq.breaker import COUNTED, Breaker, BreakerPolicy, Gate
 from inferq.clock import Now
 from inferq.config import BackendSettings
+from inferq.errors import UnknownExecutor
 from inferq.executor import Executor
 from inferq.executors import load
 from inferq.placement import is_remote
@@ -96,7 +97,11 @@ class Backend:
     @classmethod
     def from_settings(cls, settings: BackendSettings) -> Backend:
         """Raises UnknownExecutor, PluginError, or ConfigError where it is to be open over HTTP without bounds."""
-        executor = load(settings.executor)(settings.name, settings.opened())
+        try:
+            kind = load(settings.executor)
+        except UnknownExecutor as error:
+            raise UnknownExecutor(str(error).removeprefix("executor: "), field=f"backends.{settings.name}.executor") from None
+        executor = kind(settings.name, settings.opened())
         made = cls(
             executor,
             kind=settings.executor,
