@@ -46,7 +46,7 @@ def from_arguments(arguments: Mapping[str, Any], base: Path, problems: list[str]
     return [entry for entry in _from_tree(tree, source, base, problems) if entry.value is not None]
 
 
-def _grouped(data: Mapping[str, Any]) -> dict[str, Any]:
+def _grouped(data: Mapping[Any, Any]) -> dict[str, Any]:
     """YAML and JSON know no dotted keys; `worker.slots: 8` says the same as the group."""
     tree: dict[str, Any] = {}
     for name, value in data.items():
