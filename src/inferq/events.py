@@ -23,6 +23,8 @@ class _Event(msgspec.Struct, tag_field="type", omit_defaults=True, gc=False):
 
 
 class _TaskEvent(_Event, gc=False):
+    """What happened to a task. `batch_id` names its batch, `backend` where its attempt was made, where there was one."""
+
     task_id: str = ""
 
 
@@ -33,6 +35,8 @@ class TaskSubmitted(_TaskEvent, tag="task.submitted", gc=False):
     lane: str = ""
     priority: int = 5
     due: int | None = None
+    batch_id: str | None = None
+    schedule: str | None = None
 
 
 class TaskStaged(_TaskEvent, tag="task.staged", gc=False):
@@ -54,6 +58,9 @@ class TaskRetrying(_TaskEvent, tag="task.retrying", gc=False):
     code: FailureCode | None = None
     error: str = ""
     due: int = 0
+    lane: str = ""
+    backend: str | None = None
+    batch_id: str | None = None
 
 
 class TaskReleased(_TaskEvent, tag="task.released", gc=False):
@@ -63,6 +70,9 @@ class TaskReleased(_TaskEvent, tag="task.released", gc=False):
     code: FailureCode | None = None
     error: str = ""
     due: int | None = None
+    lane: str = ""
+    backend: str | None = None
+    batch_id: str | None = None
 
 
 class TaskRescued(_TaskEvent, tag="task.rescued", gc=False):
@@ -70,10 +80,14 @@ class TaskRescued(_TaskEvent, tag="task.rescued", gc=False):
 
     attempt: int = 1
     worker: str = ""
+    lane: str = ""
+    backend: str | None = None
+    batch_id: str | None = None
 
 
 class TaskCompleted(_TaskEvent, tag="task.completed", gc=False):
-    """It ended with a result."""
+    """It ended with a result. `first_ms` is the time from the attempt's start to its first chunk, where it streamed; `estimate` what was
+    expected of its tokens, where the backend counted them."""
 
     attempt: int = 1
     waited_ms: int = 0
@@ -82,23 +96,33 @@ class TaskCompleted(_TaskEvent, tag="task.completed", gc=False):
     backend: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    first_ms: int | None = None
+    estimate: int | None = None
+    priority: int = 5
+    batch_id: str | None = None
 
 
 class TaskFailed(_TaskEvent, tag="task.failed", gc=False):
-    """It ended for good without one. Never sent between attempts."""
+    """It ended for good without one. Never sent between attempts. Without a `backend` it failed while it waited."""
 
     attempt: int = 0
     code: FailureCode | None = None
     error: str = ""
     lane: str = ""
+    backend: str | None = None
+    batch_id: str | None = None
 
 
 class TaskCancelled(_TaskEvent, tag="task.cancelled", gc=False):
-    """It was cancelled, waiting or running."""
+    """It was cancelled, waiting or (then with a `backend`) running."""
 
     attempt: int = 0
     reason: str = ""
     lane: str = ""
+    backend: str | None = None
+    batch_id: str | None = None
 
 
 class TaskRetried(_TaskEvent, tag="task.retried", gc=False):

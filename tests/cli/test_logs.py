@@ -146,6 +146,24 @@ def test_a_worker_logs_one_json_line_a_task_with_its_fields(processes: Any) -> N
     assert {line["code"] for line in ended if line["event"] == "task.failed"} == {"internal", "script_failed"}
 
 
+def test_the_line_of_a_batchs_task_names_the_batch_and_its_first_chunk(processes: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    lines = [
+        {"action": "chat", "payload": {"messages": [{"role": "user", "content": "x"}]} | more} for more in ({}, {"fail": ["internal"]})
+    ]
+    file.write_text("".join(json.dumps(line | {"stream": True}) + "\n" for line in lines), "utf-8")
+    worker = processes.start("work")
+    ran = processes.run("submit", "batch", "--file", str(file), "--executor", "echo", "--model", "m", "--retries", "0", "-q")
+    processes.run("batch", "watch", ran.out.strip())
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=30)
+    ended = [line for line in map(json.loads, err.splitlines()) if line["logger"] == "inferq.tasks"]
+    assert sorted(line["event"] for line in ended) == ["task.completed", "task.failed"]
+    assert {line["batch_id"] for line in ended} == {ran.out.strip()}
+    assert {line["backend"] for line in ended} == {"echo"}
+    assert all(0 <= line["first_token_s"] <= line["duration_s"] for line in ended if line["event"] == "task.completed")
+
+
 @pytest.mark.parametrize("flags", [(), ("--log-format", "text"), ("-v",)])
 def test_no_prompt_stands_in_a_log_above_debug(processes: Any, flags: tuple[str, ...]) -> None:
     said = worked(processes, *flags, tasks=TASKS)

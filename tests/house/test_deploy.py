@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 UNIT = (ROOT / "deploy" / "inferq.service").read_text("utf-8")
+RULES = (ROOT / "deploy" / "prometheus" / "inferq.rules.yml").read_text("utf-8")
 VARIABLES = {key.env for key in keys()}
 
 
@@ -52,7 +53,7 @@ def test_every_variable_that_is_set_is_a_setting() -> None:
 
 
 def test_every_call_in_a_comment_exists() -> None:
-    text = (ROOT / "compose.yaml").read_text("utf-8") + DOCKERFILE + UNIT
+    text = (ROOT / "compose.yaml").read_text("utf-8") + DOCKERFILE + UNIT + RULES
     calls = re.findall(r"exec server inferq (.+)", text) + re.findall(r"`inferq (.+?)`", text)
     assert len(calls) >= 3
     for call in calls:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,14 +14,17 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from inferq import AsyncQueue, Settings
+from inferq.clock import Now, SystemClock
 from inferq.errors import ConfigError
 from inferq.metrics import MOST_NAMES, Metrics, Names
 from inferq.server import create_app
+from inferq.server.gauges import gauges
 from inferq.server.openapi import openapi
 from inferq.server.reference import renewed
 from inferq.server.routes import ROUTES
@@ -88,13 +92,18 @@ async def test_metrics_count_what_happened(site: Any, chat: Chat) -> None:
     for _ in range(3):
         made = await site.post("/api/tasks", chat())
         await site.queue.wait(made["id"])
-    await wait_until(lambda: site.app.metrics.finished.values.get(("echo", "m", "completed")) == 3)
+    await wait_until(lambda: site.app.metrics.finished.values.get(("echo", "echo", "m", "completed")) == 3)
 
     found = await samples(site)
 
-    assert found["inferq_tasks_submitted_total{executor=echo,model=m}"] == 3
-    assert found["inferq_tasks_finished_total{executor=echo,model=m,outcome=completed}"] == 3
-    assert found["inferq_task_run_seconds_count{executor=echo,model=m}"] == 3
+    assert found["inferq_tasks_submitted_total{executor=echo,model=m,source=submit}"] == 3
+    assert found["inferq_tasks_finished_total{backend=echo,executor=echo,model=m,outcome=completed}"] == 3
+    assert found["inferq_attempts_total{backend=echo,code=,model=m,outcome=completed}"] == 3
+    assert found["inferq_task_run_seconds_count{backend=echo,model=m,priority=5}"] == 3
+    assert found["inferq_time_to_first_token_seconds_count{backend=echo,model=m}"] == 3
+    assert found["inferq_store_seconds_count{op=commit}"] >= found["inferq_store_seconds_count{op=add}"] >= 3
+    assert found["inferq_store_disk_free_bytes{}"] > 0
+    assert found["inferq_batches{state=running}"] == found["inferq_lease_lost_total{}"] == found["inferq_events_dropped_total{}"] == 0
     assert found["inferq_tasks{state=completed}"] == 3
     assert found["inferq_http_requests_total{method=POST,route=/api/tasks,status=201}"] == 3
     assert found["process_open_fds{}"] > 0
@@ -120,28 +129,100 @@ async def test_the_oldest_waiting_task_is_shown(open_site: Any, chat: Chat) -> N
     await site.post("/api/tasks", chat())
 
     async def shows() -> bool:
-        return (await samples(site))["inferq_oldest_waiting_seconds{}"] > 0
+        return (await samples(site))["inferq_oldest_waiting_seconds{priority=5}"] > 0
 
     await wait_until(shows)
 
 
-@pytest.mark.e2e
-async def test_promtool_accepts_the_metrics(site: Any, chat: Chat) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+async def test_the_page_about_metrics_names_each_with_its_labels(site: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
+    told = dict(re.findall(r"`(inferq_[a-z_]+)(?:\{([a-z,]*)\})?`", page))
+    numbers = site.app.metrics
+    shown = {f"{counter.name}_total": counter.labels for counter in numbers.counters()}
+    shown |= {histogram.name: histogram.labels for histogram in numbers.histograms()} | {"inferq_store_seconds": ("op",)}
+    shown |= {gauge.name: gauge.labels for gauge in await gauges(site.app)}
+
+    assert told == {name: ",".join(labels) for name, labels in shown.items()}
+
+
+async def test_events_that_retention_removed_before_a_listener_took_them_are_counted(open_site: Any) -> None:
+    site = await open_site(work=False)
+    await site.queue.submit("echo", "echo", payload={"text": "x"})
+    for _ in range(3):
+        await site.queue.pause("*")
+        await site.queue.resume("*")
+    last = await site.queue.store.last_event()
+    now = SystemClock().read()
+    await site.queue.store.prune({}, Now(now.wall + 60_000, now.mono), chunks=0.0, events=0.0)
+
+    async with site.session.get(f"{site.url}/api/events?after=0") as answer:
+        assert answer.status == 200
+        await wait_until(lambda: site.app.metrics.missed.values[()] == last)
+
+
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "inferq.rules.yml"
+
+
+async def test_every_series_that_the_alerts_ask_for_is_exposed_with_its_labels(site: Any, chat: Chat) -> None:
+    made = await site.post("/api/tasks", chat())
+    await site.queue.wait(made["id"])
+    await wait_until(lambda: bool(site.app.metrics.attempts.values))
+    families = list(text_string_to_metric_families((await site.get("/metrics")).decode()))
+    # Those that have no sample yet are known by their name.
+    shown = {family.name for family in families} | {sample.name for family in families for sample in family.samples}
+    rules = [rule for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+
+    asked = {name for rule in rules for name in re.findall(r"\binferq[_:][a-z0-9_:]+", rule["expr"])}
+
+    assert len(asked) > 15
+    assert {name for name in asked if ":" in name} <= recorded
+    plain = {name for name in asked if ":" not in name}
+    assert {name for name in plain if name not in shown and re.sub("_(total|bucket)$", "", name) not in shown} == set()
+    metrics = (*site.app.metrics.counters(), *site.app.metrics.histograms())
+    labels = {"instance", "le"} | {label for metric in metrics for label in metric.labels}
+    by = {label.strip() for rule in rules for names in re.findall(r"by \(([^)]+)\)", rule["expr"]) for label in names.split(",")}
+    assert by <= labels
+
+
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
         if os.environ.get("INFERQ_E2E") == "required":
             pytest.fail("promtool is required (Debian: prometheus)")
         pytest.skip("promtool is not installed (Debian: prometheus)")
+    return found
+
+
+async def run(*words: str, stdin: bytes = b"") -> tuple[int | None, bytes]:
+    child = await asyncio.create_subprocess_exec(
+        *words, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await child.communicate(stdin)
+    return child.returncode, said
+
+
+@pytest.mark.e2e
+async def test_promtool_accepts_the_rules_and_they_fire_when_they_should(tmp_path: Path) -> None:
+    shutil.copy(RULES, tmp_path)
+    cases = tmp_path / "cases.yml"
+    cases.write_text((Path(__file__).parent / "alerts.yml").read_text("utf-8"), "utf-8")
+    alerts = {rule["alert"] for group in yaml.safe_load(RULES.read_text("utf-8"))["groups"] for rule in group["rules"] if "alert" in rule}
+    tried = {case["alertname"] for test in yaml.safe_load(cases.read_text("utf-8"))["tests"] for case in test["alert_rule_test"]}
+
+    assert tried == alerts
+    assert (await run(promtool(), "check", "rules", str(tmp_path / RULES.name)))[0] == 0
+    code, said = await run(promtool(), "test", "rules", str(cases))
+    assert code == 0, said.decode()
+
+
+@pytest.mark.e2e
+async def test_promtool_accepts_the_metrics(site: Any, chat: Chat) -> None:
     made = await site.post("/api/tasks", chat())
     await site.queue.wait(made["id"])
     text = await site.get("/metrics")
 
-    child = await asyncio.create_subprocess_exec(
-        promtool, "check", "metrics", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await child.communicate(text)
-
-    assert (child.returncode, said) == (0, b"")
+    assert await run(promtool(), "check", "metrics", stdin=text) == (0, b"")
 
 
 async def test_the_page_shows_counts_and_addresses_loads_nothing_and_escapes(site: Any, chat: Chat) -> None:

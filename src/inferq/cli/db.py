@@ -91,7 +91,7 @@ async def _check(app: App) -> list[str]:
         inferq db stats -o json
     """,
     exits=(Exit.UNREACHABLE,),
-    fields=("url", "durability", "schema", "file_bytes", "wal_bytes", "tasks", "events", "instances"),
+    fields=("url", "durability", "schema", "file_bytes", "wal_bytes", "tasks", "last_event", "instances", "disk_bytes", "disk_free_bytes"),
 )
 @output_options()
 @click.pass_obj

@@ -48,16 +48,19 @@ def _write(event: Event, began: int | None) -> None:
     if ran is None and began is not None:
         ran = event.at - began
     waited = getattr(event, "waited_ms", None)
+    first = getattr(event, "first_ms", None)
     told = fields(
         event=event.type,
         task_id=getattr(event, "task_id", ""),
         executor=executor,
         model=model,
         backend=getattr(event, "backend", None) or backend,
+        batch_id=getattr(event, "batch_id", None),
         attempt=getattr(event, "attempt", None),
         code=getattr(event, "code", None),
         duration_s=None if ran is None else ran / 1000,
         waited_s=None if waited is None else waited / 1000,
+        first_token_s=None if first is None else first / 1000,
         input_tokens=getattr(event, "input_tokens", None),
         output_tokens=getattr(event, "output_tokens", None),
     )

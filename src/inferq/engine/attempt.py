@@ -56,6 +56,7 @@ class Attempt:
         "_emit",
         "_ended",
         "_entered",
+        "_first",
         "_heard",
         "_loop",
         "_on_deaf",
@@ -96,6 +97,8 @@ class Attempt:
         """The task that runs this attempt; set by who creates it."""
         self._stop: Stop | None = None
         self._heard: float | None = None
+        self._first: int | None = None
+        """When the first chunk came, in Unix milliseconds."""
         self._begun = False
         self._entered = False
         self._ended = False
@@ -146,7 +149,7 @@ class Attempt:
             except Exception as error:  # noqa: BLE001 - what no other backend takes over is raised again
                 answer = await self._perform_elsewhere(error)
             backend = self.backend
-            return Outcome.completed(answer, backend=backend.name, remote=backend.remote, tried=self.tried)
+            return Outcome.completed(answer, backend=backend.name, remote=backend.remote, tried=self.tried, first=self._first)
         except asyncio.CancelledError:
             if self._stop is not None:
                 return self._interrupted()
@@ -283,8 +286,10 @@ class Attempt:
         """A chunk came; from the first one on, silence is watched."""
         first = self._heard is None
         self._heard = self._loop.time()
-        if first and (idle := self._idle_timeout()) is not None:
-            self._watch_silence(idle, self._heard)
+        if first:
+            self._first = self._clock.read().wall
+            if (idle := self._idle_timeout()) is not None:
+                self._watch_silence(idle, self._heard)
 
     def _watch_silence(self, idle: float, heard: float) -> None:
         """One timer a length of silence, not one a chunk: it looks back and arms itself again."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from inferq.clock import Clock
 from inferq.door import checked_seconds, is_text
-from inferq.door.operations import OperationsDoor
+from inferq.doors.operations import OperationsDoor
 from inferq.errors import Conflict, InferqError, RecordNotFound, StaleRecord, StoreError, TaskNotFound, WaitTimeout, WrongState
 from inferq.events import Event, RecordChanged
 from inferq.intake import checked_priority
@@ -355,12 +355,17 @@ class Operations(OperationsDoor):
 
     async def _release(self, id: str) -> None:
         """Say that nobody works on it, so that others need not wait until this instance counts as dead."""
-        try:
-            kept, version = await self._kept(id)
-            if not kept.operation.is_over and kept.owner == self._home.store.instance:
-                await self._put(replace(kept, owner=""), version)
-        except InferqError as error:
-            log.warning("operation.not_released", extra={"operation": id, "error": str(error)})
+        for _ in range(_TRIES):
+            try:
+                kept, version = await self._kept(id)
+                if not kept.operation.is_over and kept.owner == self._home.store.instance:
+                    await self._put(replace(kept, owner=""), version)
+            except StaleRecord:
+                # The bite that was cancelled had been given to the store already.
+                continue
+            except InferqError as error:
+                log.warning("operation.not_released", extra={"operation": id, "error": str(error)})
+            return
 
     # records ---------------------------------------------------------------------------------------------------------
 

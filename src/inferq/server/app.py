@@ -29,6 +29,7 @@ from inferq.task import new_id
 
 if TYPE_CHECKING:
     from inferq.queue import AsyncQueue
+    from inferq.store import Change
 
 log: Final = logging.getLogger("inferq.server")
 
@@ -121,7 +122,12 @@ class App:
         if not self._listening and self._is_open():
             self._listening = True
             self.queue.subscribe(self.metrics.hear)
+            self.queue.store.listen(self._hear)
             self.queue.operations.tend()
+
+    def _hear(self, change: Change) -> None:
+        if change.lost:
+            self.metrics.lease_lost.add()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         opened = False

@@ -69,8 +69,10 @@ def as_sign(frames: Sequence[Frame]) -> bytes:
 class Broadcast:
     """Runs while somebody listens."""
 
-    def __init__(self, queue: AsyncQueue) -> None:
+    def __init__(self, queue: AsyncQueue, missed: Callable[[int], object] = int) -> None:
         self._queue = queue
+        self._missed = missed
+        """Told how many events a listener wanted that retention had removed."""
         self._ring: deque[Frame] = deque(maxlen=_KEPT)
         self._floor = 0
         self._last = 0
@@ -138,7 +140,9 @@ class Broadcast:
         wanted = self.test_of(types)
         while place < self._floor:
             page = await self._queue.store.events(after=place, limit=_PAGE)
-            # An empty page: retention removed what was between.
+            # An empty page, or one that begins later: retention removed what was between.
+            if gone := (page[0].position - 1 if page else self._floor) - place:
+                self._missed(gone)
             place = page[-1].position if page else self._floor
             yield Block(place, join([frame_of(event) for event in page if wanted(event.type)]), behind)
             behind = False

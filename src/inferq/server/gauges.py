@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 import inferq
-from inferq.metrics import MOST_NAMES, Gauge, Labels
+from inferq.metrics import MOST_NAMES, MOST_PRIORITIES, Gauge, Labels
 from inferq.query import Search
+from inferq.task import PRIORITIES
 
 if TYPE_CHECKING:
     from inferq.backend import BackendInfo
@@ -24,6 +25,7 @@ async def gauges(app: App) -> list[Gauge]:
     }
     broadcast = app.parts.get("broadcast")
     oldest = await _oldest(app)
+    batches = await app.queue.store.batch_counts()
     return [
         *_backends(await app.queue.backends.list()),
         Gauge(
@@ -31,11 +33,14 @@ async def gauges(app: App) -> list[Gauge]:
         ),
         Gauge("inferq_tasks", "Tasks by state.", ("state",), {(state,): float(number) for state, number in counts.states.items()}),
         Gauge("inferq_waiting_tasks", "Pending tasks by priority.", ("priority",), waiting),
-        Gauge("inferq_oldest_waiting_seconds", "Age of the oldest task at the head of a flow.", (), {(): oldest}),
+        Gauge("inferq_oldest_waiting_seconds", "Age of the oldest waiting task.", ("priority",), oldest),
+        Gauge("inferq_batches", "Batches by state.", ("state",), {(str(state),): float(number) for state, number in batches.items()}),
         Gauge("inferq_workers_active", "Tasks that run, in all processes.", (), {(): float(stats.workers_active)}),
         Gauge("inferq_workers_idle", "Free slots of this process.", (), {(): float(stats.workers_idle)}),
         Gauge("inferq_paused_scopes", "Scopes in which no task starts.", (), {(): float(len(stats.paused))}),
         Gauge("inferq_store_bytes", "Size of the store's files.", (), {(): float(store.file_bytes + store.wal_bytes)}),
+        Gauge("inferq_store_disk_bytes", "Size of the disk that the store is on; 0 on none.", (), {(): float(store.disk_bytes)}),
+        Gauge("inferq_store_disk_free_bytes", "What is free of it.", (), {(): float(store.disk_free_bytes)}),
         Gauge("inferq_store_instances", "Processes that have the store open.", (), {(): float(store.instances)}),
         Gauge("inferq_ws_clients", "Open WebSockets.", (), {(): float(app.sockets)}),
         Gauge("inferq_event_followers", "Followers of the event log.", (), {(): float(broadcast.listeners if broadcast else 0)}),
@@ -44,17 +49,20 @@ async def gauges(app: App) -> list[Gauge]:
     ]
 
 
-async def _oldest(app: App) -> float:
-    """From the heads alone: each flow is first in, first out."""
+async def _oldest(app: App) -> dict[Labels, float]:
+    """By priority, from the heads alone: each flow is first in, first out. Zero where nothing waits."""
     heads, _ = await app.queue.store.heads()
-    if not heads:
-        return 0.0
-    first = min(head.seq for head in heads)
-    page = await app.queue.store.find(Search(), after=first + 1, limit=1)
-    if not page.tasks or page.tasks[0].seq != first:
-        return 0.0
-    task = page.tasks[0]
-    return max(0.0, time.time() - max(task.created, task.spec.scheduled_at or 0) / 1000)
+    first: dict[int, int] = {}
+    for head in heads:
+        first[head.key.priority] = min(head.seq, first.get(head.key.priority, head.seq))
+    found: dict[Labels, float] = {(str(priority),): 0.0 for priority in PRIORITIES.values()}
+    now = time.time()
+    for priority, seq in sorted(first.items(), reverse=True)[:MOST_PRIORITIES]:
+        page = await app.queue.store.find(Search(), after=seq + 1, limit=1)
+        if page.tasks and page.tasks[0].seq == seq:
+            task = page.tasks[0]
+            found[(str(priority),)] = max(0.0, now - max(task.created, task.spec.scheduled_at or 0) / 1000)
+    return found
 
 
 def _backends(found: list[BackendInfo]) -> list[Gauge]:

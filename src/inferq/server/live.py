@@ -91,7 +91,7 @@ def broadcast(app: App) -> Broadcast:
     """The application's one follower of the event log."""
     found = app.parts.get("broadcast")
     if found is None:
-        found = app.parts["broadcast"] = Broadcast(app.queue)
+        found = app.parts["broadcast"] = Broadcast(app.queue, missed=lambda count: app.metrics.missed.add(by=count))
     assert isinstance(found, Broadcast)  # noqa: S101 - narrows the type
     return found
 

@@ -81,7 +81,7 @@ def _is_verbose(call: Call) -> bool:
 async def metrics(call: Call) -> Reply:
     """Give the numbers in Prometheus' text format. They name every tenant's models, so a tenant's key is refused."""
     require_everything(call.principal)
-    return Reply(Text(exposition(call.app.metrics, await gauges(call.app)), CONTENT_TYPE), 200, _UNCACHED)
+    return Reply(Text(exposition(call.app.metrics, await gauges(call.app), call.queue.store.spent()), CONTENT_TYPE), 200, _UNCACHED)
 
 
 _UNCACHED: Final = {"cache-control": "no-store"}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from inferq.metrics import Gauge, Metrics
+from inferq.timing import Times
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Numbers(Collector):
-    def __init__(self, metrics: Metrics, gauges: Iterable[Gauge]) -> None:
+    def __init__(self, metrics: Metrics, gauges: Iterable[Gauge], spent: Mapping[str, Times]) -> None:
+        self._spent = spent
         self._metrics = metrics
         self._gauges = gauges
 
@@ -27,10 +29,13 @@ class _Numbers(Collector):
             yield family
         for histogram in self._metrics.histograms():
             measured = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.labels)
-            for labels in histogram.counts:
-                buckets = [("+Inf" if bound == float("inf") else repr(bound), count) for bound, count in histogram.cumulated(labels)]
-                measured.add_metric(labels, buckets, histogram.sums[labels])
+            for labels, times in histogram.times.items():
+                measured.add_metric(labels, _buckets(times), times.sum)
             yield measured
+        spent = HistogramMetricFamily("inferq_store_seconds", "What the store's operations took, a commit group at a time.", labels=("op",))
+        for name, times in self._spent.items():
+            spent.add_metric((name,), _buckets(times), times.sum)
+        yield spent
         for gauge in self._gauges:
             now = GaugeMetricFamily(gauge.name, gauge.help, labels=gauge.labels)
             for labels, value in gauge.values.items():
@@ -38,11 +43,16 @@ class _Numbers(Collector):
             yield now
 
 
-def exposition(metrics: Metrics, gauges: Iterable[Gauge]) -> bytes:
+def _buckets(times: Times) -> list[tuple[str, float]]:
+    return [("+Inf" if bound == float("inf") else repr(bound), count) for bound, count in times.cumulated()]
+
+
+def exposition(metrics: Metrics, gauges: Iterable[Gauge], spent: Mapping[str, Times]) -> bytes:
     """Everything, and what the process costs."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(metrics, gauges))
+    registry.register(_Numbers(metrics, gauges, spent))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
     text: bytes = generate_latest(registry)
     return text

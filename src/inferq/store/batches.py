@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from inferq.batch.record import Batch, BatchFailures, BatchItem, BatchLine, NewBatch
+from inferq.batch.record import Batch, BatchFailures, BatchItem, BatchLine, BatchState, NewBatch
 from inferq.clock import Now
 from inferq.task import State
 
@@ -65,6 +65,10 @@ class BatchStore(Protocol):
 
     async def batches(self, where: BatchFilter, *, after: str | None = None, limit: int = 50) -> list[Batch]:
         """Newest first; `after` is the id of the last one seen."""
+        ...
+
+    async def batch_counts(self) -> dict[BatchState, int]:
+        """How many batches are in each state; read from an index, not from the batches."""
         ...
 
     async def batch_items(

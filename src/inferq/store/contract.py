@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,7 @@ from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, State, Tas
 if TYPE_CHECKING:
     from inferq.access import AuditEntry
     from inferq.policy import Want
+    from inferq.timing import Times
 
 
 class Store(BatchStore, Protocol):
@@ -214,6 +215,11 @@ class Store(BatchStore, Protocol):
         ...
 
     async def stats(self) -> StoreStats: ...
+
+    def spent(self) -> Mapping[str, Times]:
+        """Seconds that this process's operations took, by name, since it opened the store: each verb once a commit group however many
+        calls and tasks it carries, `begin` (until others let it write), `commit` and `read`. Costs a task nothing."""
+        ...
 
     async def close(self) -> None:
         """Commit what was submitted, release the instance. Idempotent."""

@@ -51,6 +51,9 @@ class StoreStats(msgspec.Struct, frozen=True):
     instances: int
     names: tuple[str, ...] = ()
     """Names of the instances."""
+    disk_bytes: int = 0
+    disk_free_bytes: int = 0
+    """Of the disk that it is kept on; 0 where it is on none."""
 
 
 class Retention(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from inferq.access import AuditEntry, Key, MadeKey, Role, TenantLimits
-from inferq.door.keys import KeysDoor
+from inferq.doors.keys import KeysDoor
 from inferq.handle import Duration
-from inferq.sync.group import Group
+from inferq.sync.door import SubDoor
 
 
-class Keys(Group[KeysDoor]):
+class Keys(SubDoor[KeysDoor]):
     """Keys of a server, and limits of tenants. Names and ids are equally good where one key is meant."""
 
     def create(

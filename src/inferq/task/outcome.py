@@ -30,6 +30,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `at` is Unix milliseconds; `delay` the same in milliseconds from the moment it is written, which a stepping clock cannot bend.
     `remote` tells the sort of `backend`, `tried` which ones the attempt went to before it; `lane` moves a task that waits again there.
+    `first` is when its first chunk came, in Unix milliseconds.
     """
 
     kind: OutcomeKind
@@ -43,11 +44,20 @@ class Outcome(msgspec.Struct, frozen=True):
     remote: bool = False
     tried: tuple[Tried, ...] = ()
     lane: str | None = None
+    first: int | None = None
 
     @classmethod
-    def completed(cls, answer: Answer, *, backend: str | None = None, remote: bool = False, tried: tuple[Tried, ...] = ()) -> Outcome:
+    def completed(
+        cls,
+        answer: Answer,
+        *,
+        backend: str | None = None,
+        remote: bool = False,
+        tried: tuple[Tried, ...] = (),
+        first: int | None = None,
+    ) -> Outcome:
         """It has a result."""
-        return cls("completed", answer, None, "", None, backend, answer.usage, None, remote, tried)
+        return cls("completed", answer, None, "", None, backend, answer.usage, None, remote, tried, None, first)
 
     @classmethod
     def retry(cls, at: int, *, code: FailureCode, error: str, backend: str | None = None, delay: int | None = None) -> Outcome:
@@ -100,11 +110,13 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
         return executed_on(self.backend, remote=self.remote)
 
 
-class Timing(msgspec.Struct, frozen=True, gc=False):
-    """Seconds by the wall clock, never negative: `waited` from submit to the last attempt's start, `ran` from there to the end."""
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Seconds by the wall clock, never negative: `waited` from submit to the last attempt's start, `ran` from there to the end, `first`
+    from there to the first chunk, where the backend streamed."""
 
     waited: float
     ran: float
+    first: float | None = None
 
 
 class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):

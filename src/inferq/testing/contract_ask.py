@@ -35,6 +35,15 @@ async def some_of_each(here: Peer) -> None:
 class AskContract(ContractBase):
     """Get, find, counts, events; backup, check, stats, close."""
 
+    async def test_what_its_operations_took_is_counted_by_name(self, here: Peer) -> None:
+        before = {name: times.count for name, times in here.store.spent().items()}
+        await here.add_one()
+        after = here.store.spent()
+        for name in ("add", "commit", "begin"):
+            assert after[name].count > before.get(name, 0)
+            assert after[name].cumulated()[-1] == (float("inf"), after[name].count)
+            assert 0 <= after[name].sum < 60
+
     async def test_unknown_ids_are_none_and_empty(self, here: Peer) -> None:
         assert await here.store.get("nothing") is None
         assert await here.store.result("nothing") is None

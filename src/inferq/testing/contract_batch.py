@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from inferq.batch import Batch, BatchLine, BatchState, NewBatch
 from inferq.errors import BatchExists, BatchNotFound, QueueFull, WrongState
-from inferq.events import BatchFinished, BatchPaused, BatchResumed
+from inferq.events import BatchFinished, BatchPaused, BatchResumed, TaskFailed
 from inferq.executor import Answer, Usage
 from inferq.store import BatchFilter, Retention
 from inferq.task import Outcome, State, new_id
@@ -71,6 +72,50 @@ class BatchContract(ContractBase):
         newest = await here.store.batches(BatchFilter(), limit=2)
         assert newest == [unnamed, other]
         assert await here.store.batches(BatchFilter(), after=other.id) == [first]
+
+    async def test_what_happens_to_a_task_of_a_batch_names_the_batch(self, here: Peer) -> None:
+        id = await make(here)
+        await put(here, id, range(1, 7), expires=here.now.wall + 10_000)
+        claims = await here.claim(5)
+        late = here.now.wall + 1000
+        for claim, outcome in zip(
+            claims,
+            (
+                Outcome.completed(Answer(text="x")),
+                Outcome.failed("auth", "no"),
+                Outcome.retry(late, code="timeout", error="slow"),
+                Outcome.released(at=late),
+                None,
+            ),
+            strict=True,
+        ):
+            if outcome is None:
+                await here.store.cancel([claim.task.id], here.now)
+            else:
+                assert await here.finish(claim, outcome) is None
+        here.clock.advance(11)
+        assert await here.store.expire(here.now) == 3
+        told = [event for event in await here.store.events() if event.type.startswith("task.")]
+        assert {event.type for event in told} == {
+            *("task.submitted", "task.started", "task.completed", "task.failed", "task.retrying", "task.released", "task.cancelled")
+        }
+        assert {getattr(event, "batch_id", id) for event in told} == {id}
+        assert [event.backend for event in told if isinstance(event, TaskFailed) and event.code == "expired"] == [None] * 3
+
+    async def test_batches_are_counted_by_the_state_that_they_show(self, here: Peer) -> None:
+        assert set((await here.store.batch_counts()).values()) == {0}
+        ids = [(await here.store.create_batch(NewBatch(new_id()), here.now)).id for _ in range(6)]
+        for line, id in enumerate(ids[:5], 1):
+            await here.store.add_lines(id, [BatchLine(line, None, new_task())], here.now)
+        await here.store.seal_batch(ids[0], here.now)
+        await here.store.hold_batch(ids[1], here.now)
+        await here.store.cancel_batch(ids[2], here.now, reason="enough")
+        await here.store.seal_batch(ids[5], here.now)
+        shown = Counter(batch.state for batch in await here.store.batches(BatchFilter()))
+        assert shown == {BatchState.RUNNING: 1, BatchState.PAUSED: 1, BatchState.CANCELLED: 1, BatchState.OPEN: 2, BatchState.FINISHED: 1}
+        assert await here.store.batch_counts() == shown
+        await here.store.drop_batch(ids[5], here.now)
+        assert (await here.store.batch_counts())[BatchState.FINISHED] == 0
 
     async def test_what_names_no_batch_is_refused(self, here: Peer) -> None:
         assert await here.store.batch("none") is None

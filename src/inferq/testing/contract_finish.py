@@ -104,7 +104,22 @@ class FinishContract(ContractBase):
         assert await here.log(id) == [Chunk("end", "completed")]
         event = (await here.events(id))[-1]
         assert isinstance(event, TaskCompleted)
-        assert (event.attempt, event.waited_ms, event.ran_ms) == (1, 2000, 3000)
+        assert (event.attempt, event.waited_ms, event.ran_ms, event.first_ms) == (1, 2000, 3000, None)
+        assert (event.input_tokens, event.output_tokens, event.cached_tokens, event.estimate, event.priority) == (11, 3, 2, 7, 5)
+
+    async def test_the_time_of_the_first_chunk_is_in_the_result_and_the_event(self, here: Peer) -> None:
+        (id,) = await here.store.add([new_task(priority=9)], here.now)
+        claim = await here.claim_one()
+        here.clock.advance(0.25)
+        first = here.now.wall
+        here.clock.advance(1)
+        assert await here.finish(claim, Outcome.completed(Answer(text="x"), backend="b", first=first)) is None
+        result = await here.store.result(id)
+        assert result is not None
+        assert result.timing == Timing(0.0, 1.25, 0.25)
+        event = (await here.events(id))[-1]
+        assert isinstance(event, TaskCompleted)
+        assert (event.first_ms, event.ran_ms, event.priority, event.estimate) == (250, 1250, 9, None)
 
     async def test_a_failed_task_says_why_and_has_no_result(self, here: Peer) -> None:
         id = await here.add_one()
@@ -116,6 +131,7 @@ class FinishContract(ContractBase):
         event = (await here.events(id))[-1]
         assert isinstance(event, TaskFailed)
         assert (event.attempt, event.code, event.error) == (1, "model_not_found", "no such model")
+        assert event.backend is not None, "an attempt failed, not a task that waited"
 
     async def test_a_cancelled_outcome_ends_the_task_as_cancelled(self, here: Peer) -> None:
         id = await here.add_one()

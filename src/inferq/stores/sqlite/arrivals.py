@@ -67,8 +67,8 @@ class Arrivals:
                 raise QueueFull(f"expected room for {count} more, but {waiting} of at most {limit} tasks wait; try again later")
         return known
 
-    def take(self, task: NewTask, known: Keys, wall: int, *, batch: int | None = None, held: bool = False) -> str:
-        """Its id, or that of the task that is known by its key. A task of a held batch waits until the batch goes on."""
+    def take(self, task: NewTask, known: Keys, wall: int, *, batch: tuple[int, str] | None = None, held: bool = False) -> str:
+        """Its id, or that of the task that is known by its key. A task of a held batch (number, id) waits until the batch goes on."""
         tx, key, due = self._tx, task.key, task.due
         if key is not None:
             first = known.get((task.flow.tenant, key))
@@ -86,11 +86,11 @@ class Arrivals:
         size = len(task.spec)
         told = due
         if held:
-            state, name, due, told = SCHEDULED, "scheduled", NEVER, None
+            state, standing, due, told = SCHEDULED, "scheduled", NEVER, None
         elif due is not None and due > wall:
-            state, name = SCHEDULED, "scheduled"
+            state, standing = SCHEDULED, "scheduled"
         else:
-            state, name, due, told = PENDING, "pending", None, None
+            state, standing, due, told = PENDING, "pending", None, None
             entered = self._entered.get(flow)
             if entered is None:
                 self._entered[flow] = [seq, 1]
@@ -99,15 +99,20 @@ class Arrivals:
         count = self._counts[state]
         count[0] += 1
         count[1] += size
-        row = (seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, wall, size, batch)
+        number, batch_id = (None, None) if batch is None else batch
+        row = (seq, task.id, flow, state, task.action, task.estimate, task.at_most_once, due, task.expires, wall, size, number)
         self.tasks.append(row)
         self.payloads.append((seq, task.spec))
-        if task.labels:
-            self.labels += [(name, value, seq) for name, value in task.labels]
+        schedule = None
+        for name, value in task.labels:
+            self.labels.append((name, value, seq))
+            if name == "schedule":
+                schedule = value
         if key is not None:
             tx.execute(SQL["add_key"], (task.flow.tenant, key, task.digest or b"", seq, task.id))
             known[(task.flow.tenant, key)] = (task.id, task.digest or b"")
-        tx.events.append(TaskSubmitted(0, wall, task.id, name, task.flow.lane, task.flow.priority, told))
+        joined = task.flow
+        tx.events.append(TaskSubmitted(0, wall, task.id, standing, joined.lane, joined.priority, told, batch_id, schedule))
         return task.id
 
     def write(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from inferq.batch import Batch, BatchFailures, BatchItem
+from inferq.batch import Batch, BatchFailures, BatchItem, BatchState
 from inferq.store import BatchFilter
 from inferq.stores.sqlite.rows import NUMBERS, STATES, Row, decode_result, marks
 from inferq.stores.sqlite.statements import SQL, within
@@ -45,6 +45,12 @@ def find(db: sqlite3.Connection, where: BatchFilter, after: str | None, limit: i
         values.append(after)
     rows = db.execute(f"{_COLUMNS} FROM batch WHERE {' AND '.join(tests)} ORDER BY number DESC LIMIT ?", (*values, limit))
     return [batch_from(row) for row in rows]
+
+
+def counts(db: sqlite3.Connection) -> dict[BatchState, int]:
+    """How many are in each state."""
+    states = (BatchState.CANCELLED, BatchState.FINISHED, BatchState.PAUSED, BatchState.RUNNING, BatchState.OPEN)
+    return dict(zip(states, db.execute(SQL["batch_counts"]).fetchone(), strict=True))
 
 
 def items(db: sqlite3.Connection, id: str, after: int, limit: int, states: Sequence[State], results: bool) -> list[BatchItem]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from inferq.batch import Batch, BatchFailures, BatchItem, BatchLine, NewBatch
+from inferq.batch import Batch, BatchFailures, BatchItem, BatchLine, BatchState, NewBatch
 from inferq.clock import Now
 from inferq.store import BatchFilter
 from inferq.stores.sqlite import batch_reads, batches
@@ -60,6 +60,9 @@ class BatchVerbs(ABC):
 
     async def batches(self, where: BatchFilter, *, after: str | None = None, limit: int = 50) -> list[Batch]:
         return await self._ask(partial(batch_reads.find, where=where, after=after, limit=limit))
+
+    async def batch_counts(self) -> dict[BatchState, int]:
+        return await self._ask(batch_reads.counts)
 
     async def batch_items(
         self, id: str, *, after: int = 0, limit: int = 100, states: Sequence[State] = (), results: bool = True

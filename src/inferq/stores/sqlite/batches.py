@@ -64,7 +64,7 @@ def add_lines(tx: Transaction, calls: Sequence[AddCall]) -> list[int | InferqErr
             continue
         rows: list[Row] = []
         for line in fresh:
-            task_id = arrivals.take(line.task, {}, now.wall, batch=number, held=bool(held))
+            task_id = arrivals.take(line.task, {}, now.wall, batch=(number, id), held=bool(held))
             rows.append((number, line.line, tx.seq, task_id, line.key))
         arrivals.write()
         if rows:

@@ -43,15 +43,17 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
         cancelled: set[str] = set()
 
         def one(id: str, row: Row) -> WrongState | None:
-            seq, flow, state, attempt, started, size, _, _ = row
+            seq, flow, state, attempt, started, size, _, batch = row
             if state >= COMPLETED or id in cancelled:
                 return None if id in cancelled else _wrong(id, state, "waiting or running")
             cancelled.add(id)
+            place = None
             if state == RUNNING:
                 worker, backend, remote = tx.execute(SQL["worker_of"], (seq,)).fetchone()
                 ended = (started, now.wall, backend, None, reason or None, None, None, remote, None)
                 record = (seq, attempt, "cancelled", worker or "", *ended)
                 tx.execute(SQL["add_attempt"], record)
+                place = backend or ""
                 tx.dropped.add(seq)
                 tx.forgotten.append((seq, attempt))
             tx.execute(SQL["end"], (CANCELLED, now.wall, None, reason[:2000] or None, 0, seq))
@@ -59,7 +61,7 @@ def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Reply]:
                 tx.leave(flow)
             tx.moved(state, CANCELLED, size=size)
             tx.streams.append(Grown(id))
-            tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason, tx.lane(flow)))
+            tx.events.append(TaskCancelled(0, now.wall, id, attempt, reason, tx.lane(flow), place, tx.batch_id(batch)))
             return None
 
         return _each(tx, ids, one)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,13 +39,14 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import arrivals, audit, changes, files, limits, listing, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, files, finishing, limits, listing, reads, records, upkeep, verbs
 from inferq.stores.sqlite.batch_store import BatchVerbs
 from inferq.stores.sqlite.conditions import Flows
 from inferq.stores.sqlite.instances import Instances
 from inferq.stores.sqlite.statements import MIGRATIONS, SQL
 from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
 from inferq.task import AttemptRecord, Claim, FlowKey, Head, NewTask, Outcome, State, Task, TaskResult
+from inferq.timing import Spent, Times
 
 T = TypeVar("T")
 
@@ -80,6 +83,7 @@ class SQLiteStore(BatchVerbs):
         self._readers: list[sqlite3.Connection] = []
         self._pool: ThreadPoolExecutor | None = None
         self._flows = Flows()
+        self._asked, self._counting = Spent(), threading.Lock()
         db = files.open_file(path, durability)
         self._instances = Instances(None if path == files.MEMORY else Path(f"{path}-instances"))
         self._writer = Writer(db, path=path, clock=clock, lease_ms=self._lease_ms, instances=self._instances, deliver=self._deliver)
@@ -167,7 +171,7 @@ class SQLiteStore(BatchVerbs):
         return errors
 
     async def finish(self, items: Sequence[tuple[Claim, Outcome]], now: Now) -> list[ClaimLost | None]:
-        errors: list[ClaimLost | None] = await self._call(verbs.finish, (items, now))
+        errors: list[ClaimLost | None] = await self._call(finishing.finish, (items, now))
         return errors
 
     async def renew(self, now: Now) -> None:
@@ -227,6 +231,9 @@ class SQLiteStore(BatchVerbs):
 
     # questions -------------------------------------------------------------------------------------------------------
 
+    def spent(self) -> Mapping[str, Times]:
+        return {**self._writer.spent.all(), **self._asked.all()}
+
     async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._path == files.MEMORY:
             answer: T = await self._call(None, question)
@@ -237,6 +244,7 @@ class SQLiteStore(BatchVerbs):
         return await self._loop.run_in_executor(self._pool, self._read, question)
 
     def _read(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        since = time.perf_counter()
         try:
             db: sqlite3.Connection | None = getattr(self._local, "db", None)
             if db is None:
@@ -249,6 +257,10 @@ class SQLiteStore(BatchVerbs):
             raise StoreDamaged(f"what {self._path} holds cannot be read ({error}); see `inferq db check`, or restore a backup") from error
         except UnicodeEncodeError as error:
             raise StoreError(f"expected text that UTF-8 can hold, got {error.object!r}") from None
+        finally:
+            took = time.perf_counter() - since
+            with self._counting:
+                self._asked.add("read", took)
 
     async def get(self, id: str) -> Task | None:
         return await self._ask(partial(reads.get, id=id))
@@ -310,6 +322,7 @@ class SQLiteStore(BatchVerbs):
         def ask(db: sqlite3.Connection) -> StoreStats:
             pages, size = db.execute("PRAGMA page_count").fetchone()[0], db.execute("PRAGMA page_size").fetchone()[0]
             wal = Path(f"{self._path}-wal")
+            disk = None if self._path == files.MEMORY else shutil.disk_usage(Path(self._path).parent)
             names = tuple(name for (name,) in db.execute("SELECT name FROM instance ORDER BY number"))
             return StoreStats(
                 url=f"sqlite://{self._path}" if self._path == files.MEMORY else f"sqlite:///{self._path}",
@@ -321,6 +334,8 @@ class SQLiteStore(BatchVerbs):
                 last_event=db.execute("SELECT value FROM meta WHERE name = 'position'").fetchone()[0],
                 instances=len(names),
                 names=names,
+                disk_bytes=disk.total if disk else 0,
+                disk_free_bytes=disk.free if disk else 0,
             )
 
         return await self._ask(ask)

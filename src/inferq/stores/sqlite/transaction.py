@@ -90,6 +90,7 @@ class Transaction:
         self.tokens: dict[str, list[int]] = {}
         """Input and output tokens of completed tasks by the id of their batch."""
         self.holding: dict[str, int] | None = None
+        self._batch_ids: dict[int, str] = {}
         self.after_commit: list[str] = []
         """Names of instances whose lock files may go once this is committed."""
 
@@ -174,6 +175,16 @@ class Transaction:
     def batches(self) -> int:
         """How many there are."""
         return self.meta.get("batches", self.known.batches)
+
+    def batch_id(self, number: int | None) -> str | None:
+        """The id of the batch of that number; None for what belongs to none."""
+        if number is None:
+            return None
+        known = self._batch_ids.get(number)
+        if known is None:
+            row = self.execute("SELECT id FROM batch WHERE number = ?", (number,)).fetchone()
+            known = self._batch_ids[number] = row[0] if row else ""
+        return known or None
 
     def hold(self, id: str, number: int, *, held: bool) -> None:
         """From this commit on the batch's waiting tasks are held, or not."""

@@ -45,13 +45,13 @@ def expire(tx: Transaction, calls: Sequence[ExpireCall]) -> list[int | InferqErr
 def _expire(tx: Transaction, now: Now, limit: int) -> int:
     rows = tx.execute(SQL["expired"], (now.wall, limit)).fetchall()
     error = "its deadline passed while it waited"
-    for seq, id, flow, state, attempt, size in rows:
+    for seq, id, flow, state, attempt, size, batch in rows:
         tx.execute(SQL["end"], (FAILED, now.wall, "expired", error, 0, seq))
         if state == PENDING:
             tx.leave(flow)
         tx.moved(state, FAILED, size=size)
         tx.streams.append(Grown(id))
-        tx.events.append(TaskFailed(0, now.wall, id, attempt, "expired", error, tx.lane(flow)))
+        tx.events.append(TaskFailed(0, now.wall, id, attempt, "expired", error, tx.lane(flow), None, tx.batch_id(batch)))
     return len(rows)
 
 
@@ -90,7 +90,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
         tx.execute(SQL["end"], (FAILED, now.wall, "lost", why, 1, seq))
         tx.moved(RUNNING, FAILED, size=size)
         tx.streams.append(Grown(id))
-        tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why, tx.lane(flow)))
+        tx.events.append(TaskFailed(0, now.wall, id, attempt, "lost", why, tx.lane(flow), backend or "", tx.batch_id(batch)))
         return
     if tx.holds(batch):
         tx.execute(SQL["wait"], (SCHEDULED, NEVER, None, 0, 1, "lost", error, seq))
@@ -99,7 +99,7 @@ def _take_back(tx: Transaction, row: Row, worker: str, now: Now, lost_limit: int
         tx.execute(SQL["wait"], (PENDING, None, None, 0, 1, "lost", error, seq))
         tx.moved(RUNNING, PENDING, size=size)
         tx.enter(flow, seq)
-    tx.events.append(TaskRescued(0, now.wall, id, attempt, worker))
+    tx.events.append(TaskRescued(0, now.wall, id, attempt, worker, tx.lane(flow), backend, tx.batch_id(batch)))
 
 
 RenewCall = tuple[Now, int]

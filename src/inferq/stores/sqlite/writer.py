@@ -5,6 +5,7 @@ It also keeps this instance's lease, and notices what other processes commit, be
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import sqlite3
@@ -24,6 +25,7 @@ from inferq.stores.sqlite.rows import readable_events
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Flow, Known, Transaction
 from inferq.task import FlowKey
+from inferq.timing import Spent
 
 log: Final = logging.getLogger("inferq.store")
 
@@ -41,6 +43,15 @@ class Command(NamedTuple):
 
 Delivery = tuple[list[tuple[Any, Any]], list[Change]]
 """([(future, reply or error)], changes)"""
+
+_PREFIXES: Final = {"batches": "batch_", "records": "record_", "audit": "audit_"}
+
+
+@functools.cache
+def _name_of(verb: Verb) -> str:
+    """What the time that a verb takes is counted under."""
+    return _PREFIXES.get(verb.__module__.rpartition(".")[2], "") + verb.__name__
+
 
 _WATCH_SECONDS: Final = 0.02
 """How often an idle writer looks whether another process has committed: well under the 100 ms that processes may take to wake."""
@@ -65,6 +76,7 @@ class Writer:
         self._lease_ms = lease_ms
         self._instances = instances
         self._deliver = deliver
+        self.spent = Spent()
         self._inbox: SimpleQueue[list[Command] | None] = SimpleQueue()
         self._known = Known(version=-1)
         self._news: list[Change] = []
@@ -171,13 +183,17 @@ class Writer:
 
     def _commit(self, commands: list[Command]) -> tuple[Transaction, list[Any]]:
         replies: list[Any] = []
+        spent, since = self.spent, time.perf_counter()
         self._begin()
+        spent.add("begin", -since + (since := time.perf_counter()))
         tx = Transaction(self._db, self._known, number=self._number, name=self.name)
         for verb, run in itertools.groupby(commands, key=lambda command: command.verb):
             assert verb is not None  # noqa: S101 - narrows the type: these are writes
             replies += verb(tx, [command.args for command in run])
+            spent.add(_name_of(verb), -since + (since := time.perf_counter()))
         tx.flush(self._clock.read().wall)
         self._db.execute("COMMIT")
+        spent.add("commit", time.perf_counter() - since)
         return tx, replies
 
     def _begin(self) -> None:

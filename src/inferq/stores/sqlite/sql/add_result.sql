@@ -1,2 +1,2 @@
--- verbs.finish: what it answered.
+-- finishing.finish: what it answered.
 INSERT OR REPLACE INTO result (seq, body) VALUES (?, ?)

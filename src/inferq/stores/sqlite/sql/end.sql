@@ -1,2 +1,2 @@
--- verbs.finish, verbs.cancel, upkeep: a task's end without result.
+-- finishing.finish, verbs.cancel, upkeep: a task's end without result.
 UPDATE task SET state = ?, token = NULL, worker = NULL, due = NULL, delay = NULL, finished = ?, code = ?, error = ?, lost = lost + ? WHERE seq = ?

@@ -1,2 +1,2 @@
--- verbs.finish: an attempt that went on to another backend.
+-- finishing.finish: an attempt that went on to another backend.
 UPDATE task SET backend = ?, remote = ? WHERE seq = ?

@@ -1,0 +1,1 @@
+"""Groups of a door's methods (`queue.keys`, `queue.webhooks`, ...): the same here and over HTTP."""
