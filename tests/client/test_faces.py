@@ -68,7 +68,7 @@ def test_a_method_takes_and_gives_the_same_types(here: Callable[..., Any], there
 def test_a_task_in_the_hand_works_with_either() -> None:
     assert issubclass(AsyncQueue, AsyncDoor)
     assert issubclass(AsyncClient, AsyncDoor)
-    assert inspect.signature(Handle.__init__).parameters["queue"].annotation == "Door[Any]"
+    assert inspect.signature(Handle.__init__).parameters["queue"].annotation == "Submitting[Any]"
 
 
 def methods(face: type) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
 async def test_each_group_of_methods_is_the_same_here_there_and_blocking(group: str) -> None:
     async with AsyncQueue("sqlite://:memory:", work=False) as here, AsyncClient("http://127.0.0.1:1") as there:
         near, far = type(getattr(here, group)), type(getattr(there, group))
-    (door,) = {cls for cls in near.__mro__ if cls.__module__ == f"inferq.doors.{group}"} & set(far.__mro__)
+    (door,) = {cls for cls in near.__mro__ if cls.__module__ == f"inferq.door.{group}"} & set(far.__mro__)
     wanted = methods(door)
     assert wanted
     for face in (near, far):

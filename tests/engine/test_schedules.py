@@ -15,7 +15,7 @@ import pytest
 from places import HOUR, Gated, tuned
 
 from inferq import AsyncQueue, InvalidTask, Queue, State, Submission
-from inferq.doors.schedules import SchedulesDoor
+from inferq.door.schedules import SchedulesDoor
 from inferq.engine.ticker import Ticker
 from inferq.errors import Conflict, RecordNotFound, StoreError
 from inferq.events import ScheduleFired, ScheduleSkipped

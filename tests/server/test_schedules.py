@@ -11,7 +11,7 @@ import pytest
 from inferq import InvalidTask
 from inferq.client.schedules import RemoteSchedules
 from inferq.client.transport import Transport
-from inferq.doors.schedules import SchedulesDoor
+from inferq.door.schedules import SchedulesDoor
 from inferq.errors import Conflict, RecordNotFound
 from inferq.schedule import decoded, encoded, timed
 from inferq.store import RecordPut

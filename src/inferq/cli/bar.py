@@ -10,7 +10,7 @@ from inferq.cli.app import App
 from inferq.cli.output import safe, say
 
 if TYPE_CHECKING:
-    from inferq.doors.batches import Progress
+    from inferq.door.batches import Progress
 
 _WIDTH = 24
 _TERMINAL_STEP, _FILE_STEP = 0.2, 5.0

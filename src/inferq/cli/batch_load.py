@@ -22,7 +22,7 @@ from inferq.cli.stream import result_record
 if TYPE_CHECKING:
     from inferq.batch import Batch, BatchItem, LineError
     from inferq.door import AsyncDoor
-    from inferq.doors.batches import AsyncBatch
+    from inferq.door.batches import AsyncBatch
 
 _EXITS = (
     Exit.FAILED, Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.REJECTED, Exit.INTERRUPTED,

@@ -7,7 +7,7 @@ from typing import Any
 
 from inferq.backend import BackendInfo
 from inferq.client.transport import Transport, get, post
-from inferq.doors.backends import BackendsDoor, Tested
+from inferq.door.backends import BackendsDoor, Tested
 from inferq.errors import RecordNotFound
 from inferq.wire.native import Listing
 

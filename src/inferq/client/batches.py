@@ -14,7 +14,7 @@ from inferq.batch import Batch, BatchFailures, BatchItem, Form
 from inferq.client.transport import Query, Request, Transport, delete, get, post
 from inferq.clock import Clock
 from inferq.door import AsyncDoor
-from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
+from inferq.door.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import BatchNotFound, TaskNotFound, TransportError, WaitTimeout
 from inferq.intake import checked_priority
 from inferq.task import State

@@ -30,12 +30,12 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
-    from inferq.doors.backends import BackendsDoor
-    from inferq.doors.batches import BatchesDoor
-    from inferq.doors.keys import KeysDoor
-    from inferq.doors.operations import OperationsDoor
-    from inferq.doors.schedules import SchedulesDoor
-    from inferq.doors.webhooks import WebhooksDoor
+    from inferq.door.backends import BackendsDoor
+    from inferq.door.batches import BatchesDoor
+    from inferq.door.keys import KeysDoor
+    from inferq.door.operations import OperationsDoor
+    from inferq.door.schedules import SchedulesDoor
+    from inferq.door.webhooks import WebhooksDoor
 
 _LARGEST_PAGE: Final = 1000
 """Tasks that a server gives at once; a page may be shorter than its limit."""
@@ -135,7 +135,7 @@ class AsyncClient(Watching):
     def keys(self) -> KeysDoor:
         from inferq.client.keys import RemoteKeys
 
-        return RemoteKeys(self.transport, self._instant)
+        return RemoteKeys(self.transport, self._clock)
 
     @property
     def webhooks(self) -> WebhooksDoor:

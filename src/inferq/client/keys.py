@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from inferq.access import AuditEntry, Key, MadeKey, Role, TenantLimits
 from inferq.client.transport import Transport, delete, get, post, put
-from inferq.doors.keys import KeysDoor
+from inferq.clock import Clock
+from inferq.door.arguments import instant_of
+from inferq.door.keys import KeysDoor
 from inferq.handle import Duration
 from inferq.wire.keys import Tenant
 from inferq.wire.native import Listing
@@ -19,9 +21,9 @@ _PAGE = 1000
 class RemoteKeys(KeysDoor):
     """Each method is a request. Making a key is never tried twice: its secret might be lost, and the name taken."""
 
-    def __init__(self, transport: Transport, instant: Callable[[datetime | Duration | None, str], int | None]) -> None:
+    def __init__(self, transport: Transport, clock: Clock) -> None:
         self._transport = transport
-        self._instant = instant
+        self._clock = clock
 
     async def create(
         self,
@@ -41,7 +43,7 @@ class RemoteKeys(KeysDoor):
             "max_priority": max_priority,
             "models": list(models),
             "executors": list(executors),
-            "expires": self._instant(expires, "expires"),
+            "expires": instant_of(expires, "expires", self._clock),
         }
         return await self._transport.ask(post("keys", json=body), MadeKey)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from inferq.client.transport import Transport, get, post
 from inferq.door import checked_seconds
-from inferq.doors.operations import OperationsDoor
+from inferq.door.operations import OperationsDoor
 from inferq.errors import RecordNotFound, WaitTimeout
 from inferq.intake import checked_priority
 from inferq.operation import Operation, Verb, asked_of, check_arguments

@@ -10,7 +10,7 @@ import msgspec
 
 from inferq.client.transport import Transport, delete, get, post, put
 from inferq.door import AsyncDoor
-from inferq.doors.schedules import ScheduleFields, SchedulesDoor, checked_fields, template_fields, template_of
+from inferq.door.schedules import ScheduleFields, SchedulesDoor, checked_fields, template_fields, template_of
 from inferq.errors import RecordNotFound
 from inferq.handle import AsyncHandle
 from inferq.schedule import Schedule

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Mapping, Sequence
 
 from inferq.client.transport import Transport, delete, get, post, put
-from inferq.doors.webhooks import DeliveryPage, WebhooksDoor
+from inferq.door.webhooks import DeliveryPage, WebhooksDoor
 from inferq.errors import RecordNotFound
 from inferq.query import parse
 from inferq.store import Cursor

@@ -11,7 +11,7 @@ import msgspec
 
 from inferq.backend import SWITCH, BackendInfo, BackendState, BackendView, Notice, Switch
 from inferq.clock import Clock
-from inferq.doors.backends import BackendsDoor, Tested
+from inferq.door.backends import BackendsDoor, Tested
 from inferq.errors import RecordNotFound
 from inferq.executor import Executor, Health
 from inferq.store import Executed, RecordPut, Store

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from inferq.batch import MAX_LINE, Batch, BatchItem, BatchLine, Form, Line, NewBatch
 from inferq.clock import Clock
 from inferq.door import is_text
-from inferq.doors.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
+from inferq.door.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import (
     AmbiguousId,
     BatchExists,

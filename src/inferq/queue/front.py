@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import logging
-import signal
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from inferq.clock import Clock, SystemClock, seconds
-from inferq.config import DEFAULT_BACKENDS, BackendSettings, Changes, Settings, changes, load
-from inferq.door import AsyncDoor, QueueStats, checked_ids, checked_position, checked_seconds, checked_text, is_text
+from inferq.clock import Clock, SystemClock
+from inferq.config import BackendSettings, Settings, load
 from inferq.errors import (
-    ConfigError,
     InvalidTask,
     Rejected,
-    StoreClosed,
-    TaskNotFound,
-    WaitTimeout,
-    WrongState,
 )
-from inferq.events import Event, type_filter
-from inferq.executor import Executor, Health
+from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
-from inferq.intake import Admission, admit, checked_priority, refuse_origin
-from inferq.query import search
-from inferq.store import Cursor, LoggedChunk, Page, Position, Store, StoreStats, Where, checked_cursor, page_size, query_of
+from inferq.intake import Admission, admit, refuse_origin
+from inferq.queue.asking import Asking
+from inferq.queue.changing import Changing
+from inferq.queue.watching import Watching
+from inferq.queue.working import Working
+from inferq.store import Store, StoreStats
 from inferq.stores import open_store
-from inferq.task import DRAIN, AttemptRecord, NewTask, Submission, Task, TaskResult
-from inferq.waiting import Waiting
+from inferq.task import NewTask, Submission
 
 if TYPE_CHECKING:
-    from inferq.backend import Notice
-    from inferq.doors.backends import BackendsDoor
-    from inferq.doors.batches import BatchesDoor
-    from inferq.doors.schedules import SchedulesDoor
-    from inferq.doors.webhooks import WebhooksDoor
+    from inferq.door.backends import BackendsDoor
+    from inferq.door.batches import BatchesDoor
+    from inferq.door.schedules import SchedulesDoor
+    from inferq.door.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
-    from inferq.executors.discovery import Discovered
     from inferq.queue.keys import LocalKeys
     from inferq.queue.operations import Operations
     from inferq.queue.waiting import Explainer
@@ -49,7 +39,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("inferq.queue")
 
 
-class AsyncQueue(AsyncDoor):
+class AsyncQueue(Asking, Watching, Changing, Working):
     """A durable queue in this program.
 
         async with AsyncQueue("sqlite:///inferq.db") as queue:
@@ -107,36 +97,6 @@ class AsyncQueue(AsyncDoor):
             await store.close()
             raise
 
-    async def discover(self) -> builtins.list[Discovered]:
-        """Look for model servers of this machine; one of a kind that nobody has configured is a backend of this process from now on."""
-        from inferq.queue.discovering import look
-
-        found = await look(self._settings)
-        made = [_backend(one.backend) for one in found if one.backend is not None and self._given is None]
-        for backend in made:
-            backend.discovered = True
-        self._places().add(made)
-        if self._engine is not None:
-            self._engine.changed()
-        return found
-
-    async def start_work(self) -> None:
-        """Begin to run tasks in this process, where it was opened with `work=False`. Idempotent. Raises ConfigError or PluginError."""
-        if self._engine is not None:
-            return
-        # Only those who work need the engine: a front door opens in half the time without it.
-        from inferq.engine import Engine
-
-        engine = Engine(self.store, self._places(), self._settings, clock=self._clock)
-        await engine.start()
-        self._engine = engine
-        self.operations.tend()
-
-    async def stop(self, grace: Duration | None = None) -> None:
-        """Stop working: no new claims; running tasks finish within the grace (default: the settings') or are handed back unburnt."""
-        if self._engine is not None:
-            await self._engine.stop(self._settings.worker.shutdown_grace if grace is None else seconds(grace))
-
     async def close(self, grace: Duration | None = None) -> None:
         """`stop`, then close the store. Idempotent."""
         store = self._store
@@ -154,87 +114,13 @@ class AsyncQueue(AsyncDoor):
         self._store = self._keys = self._operations = self._explains = None
         await store.close()
 
-    async def reconfigure(self, settings: Settings) -> Changes:
-        """Go on under these settings, as far as a running process can: the answer says what was applied and what needs a new start.
-
-        Running attempts keep their backend; a backend that is gone is closed when its last call has ended. Backends given to this
-        queue by its program stay. Raises ConfigError, UnknownExecutor or PluginError, and then nothing has changed.
-        """
-        made = changes(self._settings, settings)
-        own = self._given is None
-        installed = _names(settings.backends) == _names(DEFAULT_BACKENDS)
-        if self._engine is not None:
-            self._engine.reconfigure(made.settings, backends=own, installed=installed)
-        elif own and self._backends is not None:
-            for gone in self._backends.replace(self._backends.renewed(settings.backends), settings.backends, installed=installed):
-                await gone.close()
-        self._settings = made.settings
-        return made
-
-    async def run_until_stopped(self, *, ready: Callable[[], object] | None = None) -> None:
-        """Work until SIGINT or SIGTERM: the first stops gracefully, a second hands back at once. `ready` is called when they are heeded."""
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        stopping: list[asyncio.Task[None]] = []
-
-        def ask() -> None:
-            if asked.is_set():
-                stopping.append(loop.create_task(self.stop(0)))
-            asked.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ask)
-        try:
-            if ready is not None:
-                ready()
-            await asked.wait()
-            await self.stop()
-            if stopping:
-                await asyncio.wait(stopping)
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
     @property
     def url(self) -> str:
         return self._url
 
     @property
-    def store(self) -> Store:
-        """The open store. Raises StoreClosed."""
-        if self._store is None:
-            raise StoreClosed("expected an open queue; use `async with AsyncQueue(...)` or call start() first")
-        return self._store
-
-    @property
     def settings(self) -> Settings:
         return self._settings
-
-    @property
-    def _watch(self) -> Hub:
-        if self._hub is None or self._store is None:
-            raise StoreClosed("expected an open queue; use `async with AsyncQueue(...)` or call start() first")
-        return self._hub
-
-    def _places(self) -> Backends:
-        if self._backends is None:
-            from inferq.engine import Backends, breaker_of, rules_of
-
-            given = self._settings.backends if self._given is None else self._given
-            # Who configured backends said which exist; who did not may use whatever is installed.
-            installed = self._given is None and _names(self._settings.backends) == _names(DEFAULT_BACKENDS)
-            rules, breaker = rules_of(self._settings), breaker_of(self._settings)
-            self._backends = Backends([_backend(place) for place in given], installed=installed, rules=rules, breaker=breaker)
-        return self._backends
-
-    def places(self) -> builtins.list[Backend]:
-        """Where tasks can run in this process, as configured."""
-        return builtins.list(self._places())
-
-    def check_over_http(self, submission: Submission) -> Submission:
-        """The submission, where tasks of its executor may come over HTTP. Raises Forbidden."""
-        self._places().check_over_http(submission.executor, submission.backend)
-        return submission
 
     @property
     def keys(self) -> LocalKeys:
@@ -242,7 +128,7 @@ class AsyncQueue(AsyncDoor):
         if self._keys is None:
             from inferq.queue.keys import LocalKeys
 
-            self._keys = LocalKeys(self.store, self._clock, self._instant, self._settings.store.retention)
+            self._keys = LocalKeys(self.store, self._clock, self._settings.store.retention)
         return self._keys
 
     @property
@@ -271,17 +157,6 @@ class AsyncQueue(AsyncDoor):
         from inferq.queue.backends import LocalBackends
 
         return LocalBackends(self.store, self._clock, places=self._places, notices=self._explainer.notices, check=self._check)
-
-    async def _check(self, backend: Backend) -> Health:
-        if self._engine is not None:
-            return await self._engine.watch.check(backend)
-        from inferq.engine.health import ask, learn_models
-
-        health = await ask(backend, self._settings.health.timeout)
-        if health.ok:
-            await learn_models(backend, self._settings.health.timeout)
-        await backend.close()
-        return health
 
     @property
     def schedules(self) -> SchedulesDoor:
@@ -341,151 +216,6 @@ class AsyncQueue(AsyncDoor):
             raise
         return [AsyncHandle(self, id) for id in ids]
 
-    # ask -------------------------------------------------------------------------------------------------------------
-
-    async def get(self, id: str) -> Task:
-        """Raises TaskNotFound."""
-        task = await self.store.get(id) if is_text(id) else None
-        if task is None:
-            raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
-        return task
-
-    async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
-        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on."""
-        query = query_of(where)
-        wanted = page_size(limit, query)
-        return await self.store.find(search(query, self._clock.read().wall), after=checked_cursor(after), limit=wanted)
-
-    async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
-        """Ended attempts of a task, first to last."""
-        found = await self.store.attempts(id)
-        if not found:
-            await self.get(id)
-        return found
-
-    async def stats(self) -> QueueStats:
-        """Counts, from maintained counters."""
-        counts, (_, paused) = await self.store.counts(), await self.store.heads()
-        worker = self._engine.worker if self._engine is not None else None
-        executed = await self.store.executed()
-        return QueueStats(
-            states=counts.states,
-            total=counts.total,
-            pending_by_priority=counts.pending_by_priority,
-            pending_by_lane=counts.pending_by_lane,
-            workers_active=counts.states["running"],
-            workers_idle=max(0, worker.slots - worker.busy) if worker is not None else 0,
-            paused=sorted(paused - {DRAIN}),
-            draining=DRAIN in paused,
-            executed_local=sum(one.completed for one in executed if not one.remote),
-            executed_remote=sum(one.completed for one in executed if one.remote),
-        )
-
-    async def explain(self, id: str) -> Waiting:
-        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
-        return await self._explainer.explain(await self.get(id))
-
-    async def retry_after(self, lane: str | None = None) -> float:
-        """Seconds after which a caller that was refused for want of room should come again, by measured service times."""
-        return await self._explainer.retry_after(lane)
-
-    @property
-    def _explainer(self) -> Explainer:
-        if self._explains is None:
-            from inferq.queue.waiting import Explainer
-
-            self._explains = Explainer(self.store, self._clock, self._notice)
-        return self._explains
-
-    def _notice(self) -> Notice | None:
-        return None if self._engine is None else self._engine.board.notice()
-
-    # wait and watch --------------------------------------------------------------------------------------------------
-
-    async def wait(self, id: str, timeout: Duration | None = None) -> Task:
-        """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
-        limit = checked_seconds(timeout, "timeout")
-        waiter = self._watch.end_of(id)
-        try:
-            task = await self.get(id)
-            if task.state.is_final:
-                return task
-            async with asyncio.timeout(limit):
-                await waiter
-        except TimeoutError:
-            raise WaitTimeout(f"task {id} has not ended within {limit:g} s; it goes on, ask again later") from None
-        except asyncio.CancelledError:
-            if waiter.cancelled():
-                raise StoreClosed("the queue was closed while waiting; the task goes on when it is opened again") from None
-            raise
-        finally:
-            self._watch_forget(id, waiter)
-        return await self.wait(id, timeout=timeout)
-
-    def _watch_forget(self, id: str, waiter: asyncio.Future[None]) -> None:
-        if self._hub is not None:
-            self._hub.forget(id, waiter)
-
-    async def _result_of(self, id: str) -> TaskResult:
-        found = await self.store.result(id)
-        if found is None:
-            raise TaskNotFound(f"the result of task {id} is gone: it was pruned")
-        return found
-
-    def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
-        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
-        return self._watch.stream(id, after)
-
-    async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
-        """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
-
-        `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
-        """
-        async with aclosing(self._watch.events(type_filter(types), checked_position(after))) as found:
-            async for event in found:
-                yield event
-
-    def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
-        """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
-        return self._watch.subscribe(callback, type_filter(types))
-
-    # change ----------------------------------------------------------------------------------------------------------
-
-    async def cancel(self, *ids: str, reason: str = "") -> None:
-        """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
-        _raise_first(await self.store.cancel(checked_ids(ids), self._clock.read(), reason=checked_text(reason, "reason", empty=True)))
-
-    async def set_priority(self, id: str, priority: int | str) -> None:
-        """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
-        _raise_first(await self.store.reprioritize(checked_ids([id]), checked_priority(priority), self._clock.read()))
-
-    async def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        _raise_first(await self.store.retry(checked_ids(ids), self._clock.read()))
-
-    async def delete(self, *ids: str) -> None:
-        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
-        _raise_first(await self.store.delete(checked_ids(ids), self._clock.read()))
-
-    async def pause(self, scope: str = "*") -> None:
-        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
-        await self.store.pause(_scope(scope), self._clock.read())
-
-    async def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
-        now = self._clock.read()
-        # Asked together they are one commit.
-        await asyncio.gather(*(self.store.resume(one, now) for one in ((scope, DRAIN) if scope == "*" else (_scope(scope),))))
-
-    async def drain(self) -> None:
-        """Take the queue out of service, in every process: nothing starts, and servers say on /readyz that they are not ready."""
-        now = self._clock.read()
-        await asyncio.gather(*(self.store.pause(one, now) for one in ("*", DRAIN)))
-
-    async def paused(self) -> frozenset[str]:
-        """Paused scopes."""
-        return (await self.store.heads())[1] - {DRAIN}
-
     # the store -------------------------------------------------------------------------------------------------------
 
     async def backup(self, path: str | Path) -> None:
@@ -498,32 +228,3 @@ class AsyncQueue(AsyncDoor):
 
     async def store_stats(self) -> StoreStats:
         return await self.store.stats()
-
-
-def _names(backends: Sequence[BackendSettings]) -> list[tuple[str, str]]:
-    return [(backend.name, backend.executor) for backend in backends]
-
-
-def _backend(place: Backend | BackendSettings | Executor) -> Backend:
-    from inferq.engine import Backend
-
-    if isinstance(place, Backend):
-        return place
-    if isinstance(place, BackendSettings):
-        return Backend.from_settings(place)
-    if isinstance(place, Executor):
-        return Backend(place, kind=place.name)
-    raise ConfigError(f"expected a Backend, BackendSettings or an Executor, got {type(place).__name__}")
-
-
-def _scope(given: str) -> str:
-    """A scope that may be paused by its name. Raises InvalidTask."""
-    if given == DRAIN:
-        raise InvalidTask(f"expected * or a lane such as ollama/llama3.2, got {given!r}; queue.drain() drains", field="scope")
-    return checked_text(given, "scope")
-
-
-def _raise_first(errors: Sequence[WrongState | None]) -> None:
-    for error in errors:
-        if error is not None:
-            raise error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -29,7 +29,8 @@ from inferq.access import (
 )
 from inferq.clock import Clock
 from inferq.config import RetentionSettings
-from inferq.doors.keys import KeysDoor
+from inferq.door.arguments import instant_of
+from inferq.door.keys import KeysDoor
 from inferq.errors import Conflict, RecordNotFound, Unauthenticated
 from inferq.events import Event, RecordChanged
 from inferq.handle import Duration
@@ -46,19 +47,17 @@ _UNKNOWN: Final = "expected a valid key of this server in `Authorization: Bearer
 
 
 class LocalKeys(KeysDoor):
-    """The keys of a store. What was read is kept until one changes; `instant` turns what a caller says into Unix milliseconds."""
+    """The keys of a store. What was read is kept until one changes."""
 
     def __init__(
         self,
         store: Store,
         clock: Clock,
-        instant: Callable[[datetime | Duration | None, str], int | None],
         keep: RetentionSettings,
     ) -> None:
         self._store = store
         self._keep = keep
         self._clock = clock
-        self._instant = instant
         self._known: dict[str, StoredKey] | None = None
         self._changes = 0
         self._unlisten = store.listen(self._hear)
@@ -138,7 +137,7 @@ class LocalKeys(KeysDoor):
             max_priority=None if max_priority is None else checked_priority(max_priority),
             models=models,
             executors=executors,
-            expires=self._instant(expires, "expires"),
+            expires=instant_of(expires, "expires", self._clock),
         )
         if any(stored.key.name == name and stored.key.revoked is None for stored in (await self._ring()).values()):
             raise Conflict(f"expected a name that no key has, got {name!r}; revoke that key first, or choose another name")

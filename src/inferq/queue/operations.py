@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from inferq.clock import Clock
 from inferq.door import checked_seconds, is_text
-from inferq.doors.operations import OperationsDoor
+from inferq.door.operations import OperationsDoor
 from inferq.errors import Conflict, InferqError, RecordNotFound, StaleRecord, StoreError, TaskNotFound, WaitTimeout, WrongState
 from inferq.events import Event, RecordChanged
 from inferq.intake import checked_priority

@@ -12,7 +12,7 @@ import msgspec
 
 from inferq.clock import Clock
 from inferq.door import is_text
-from inferq.doors.schedules import ScheduleFields, SchedulesDoor, checked_fields, in_task, template_fields, template_of
+from inferq.door.schedules import ScheduleFields, SchedulesDoor, checked_fields, in_task, template_fields, template_of
 from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, StaleRecord, StoreError
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Door

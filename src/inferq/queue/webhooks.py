@@ -11,7 +11,7 @@ import msgspec
 
 from inferq.clock import Clock
 from inferq.config import WebhookSettings
-from inferq.doors.webhooks import DeliveryPage, WebhooksDoor
+from inferq.door.webhooks import DeliveryPage, WebhooksDoor
 from inferq.errors import Conflict, InvalidTask, RecordNotFound, StaleRecord, WrongState
 from inferq.executors.addresses import is_public
 from inferq.query import Search, parse, search

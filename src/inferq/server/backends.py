@@ -6,7 +6,7 @@ from typing import Final
 
 from inferq.access import require_everything
 from inferq.backend import BackendInfo
-from inferq.doors.backends import Tested
+from inferq.door.backends import Tested
 from inferq.errors import InvalidTask, RecordNotFound
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from inferq.access import authorise_again, check_priority, is_bounded, sees
 from inferq.batch import Batch, BatchFailures, BatchItem, Form
-from inferq.doors.batches import LoadOptions
+from inferq.door.batches import LoadOptions
 from inferq.errors import (
     AmbiguousId,
     BatchExists,

@@ -14,7 +14,7 @@ from msgspec import Meta
 from inferq.access import authorise, sees
 from inferq.clock import SystemClock
 from inferq.cron import describe, parse
-from inferq.doors.schedules import MOST_FIRES, in_task
+from inferq.door.schedules import MOST_FIRES, in_task
 from inferq.errors import (
     AmbiguousId,
     Conflict,

@@ -1,46 +1,41 @@
-"""Backends for programs without an event loop: the same methods as `AsyncDoor.backends`, blocking."""
+"""`queue.backends` for programs without an event loop."""
 
 from __future__ import annotations
 
 import builtins
-from typing import Any
 
 from inferq.backend import BackendInfo
-from inferq.doors.backends import BackendsDoor, Tested
+from inferq.door.backends import BackendsDoor, Tested
 from inferq.handle import Duration
-from inferq.sync.door import Door
+from inferq.sync.group import Group
 
 
-class Backends:
+class Backends(Group[BackendsDoor]):
     """See where tasks run, and keep them away from there."""
-
-    def __init__(self, door: Door[Any], backends: BackendsDoor) -> None:
-        self._door = door
-        self._backends = backends
 
     def list(self) -> builtins.list[BackendInfo]:
         """Every backend that is configured here or that a worker has, by name."""
-        return self._door.call(self._backends.list())
+        return self._queue.call(self._asynchronous.list())
 
     def get(self, name: str) -> BackendInfo:
         """Raises RecordNotFound."""
-        return self._door.call(self._backends.get(name))
+        return self._queue.call(self._asynchronous.get(name))
 
     def test(self, name: str) -> Tested:
         """Ask it now how it is, and for its models. Raises RecordNotFound."""
-        return self._door.call(self._backends.test(name))
+        return self._queue.call(self._asynchronous.test(name))
 
     def enable(self, name: str) -> BackendInfo:
         """Undo `drain` and `disable`. Idempotent. Raises RecordNotFound."""
-        return self._door.call(self._backends.enable(name))
+        return self._queue.call(self._asynchronous.enable(name))
 
     def disable(self, name: str, *, reason: str = "") -> BackendInfo:
         """No more tasks for it until it is enabled again; running ones go on. Idempotent. Raises RecordNotFound."""
-        return self._door.call(self._backends.disable(name, reason=reason))
+        return self._queue.call(self._asynchronous.disable(name, reason=reason))
 
     def drain(self, name: str, *, reason: str = "", wait: bool = False, timeout: Duration | None = None) -> BackendInfo:
         """No more tasks for it until it is enabled again; with `wait` returns when the last running one has ended.
 
         Idempotent. Raises RecordNotFound, and WaitTimeout when that takes longer than `timeout`; it goes on draining then.
         """
-        return self._door.call(self._backends.drain(name, reason=reason, wait=wait, timeout=timeout))
+        return self._queue.call(self._asynchronous.drain(name, reason=reason, wait=wait, timeout=timeout))

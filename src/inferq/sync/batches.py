@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from inferq.batch import Batch, BatchItem
-from inferq.doors.batch_sources import Row, Source
-from inferq.doors.batches import DEFAULT_MAX_ERRORS, AsyncBatch, BatchesDoor, Failures, Loaded, Progress
+from inferq.door.batch_sources import Row, Source
+from inferq.door.batches import DEFAULT_MAX_ERRORS, AsyncBatch, BatchesDoor, Failures, Loaded, Progress
 from inferq.handle import Duration
-from inferq.sync.door import Door, SubDoor
+from inferq.sync.door import Door
+from inferq.sync.group import Group
 from inferq.task import State
 
 
@@ -92,7 +93,7 @@ class BatchHandle:
         self._queue.call(self._asynchronous.delete())
 
 
-class Batches(SubDoor[BatchesDoor]):
+class Batches(Group[BatchesDoor]):
     """Create, load, watch and change batches. Where a batch is meant, its id, the beginning of one or its name is equally good."""
 
     def from_jsonl(

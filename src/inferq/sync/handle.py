@@ -12,7 +12,7 @@ from inferq.task import AttemptRecord, Task, TaskResult
 from inferq.waiting import Waiting
 
 if TYPE_CHECKING:
-    from inferq.sync.door import Door
+    from inferq.sync.submitting import Submitting
 
 
 class Handle:
@@ -20,7 +20,7 @@ class Handle:
 
     __slots__ = ("_queue", "id")
 
-    def __init__(self, queue: Door[Any], id: str) -> None:
+    def __init__(self, queue: Submitting[Any], id: str) -> None:
         self._queue = queue
         self.id = id
 

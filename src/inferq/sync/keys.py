@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from inferq.access import AuditEntry, Key, MadeKey, Role, TenantLimits
-from inferq.doors.keys import KeysDoor
+from inferq.door.keys import KeysDoor
 from inferq.handle import Duration
-from inferq.sync.door import SubDoor
+from inferq.sync.group import Group
 
 
-class Keys(SubDoor[KeysDoor]):
+class Keys(Group[KeysDoor]):
     """Keys of a server, and limits of tenants. Names and ids are equally good where one key is meant."""
 
     def create(

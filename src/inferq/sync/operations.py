@@ -5,12 +5,12 @@ from __future__ import annotations
 import builtins
 from datetime import timedelta
 
-from inferq.doors.operations import OperationsDoor
+from inferq.door.operations import OperationsDoor
 from inferq.operation import Operation, Verb
-from inferq.sync.door import SubDoor
+from inferq.sync.group import Group
 
 
-class Operations(SubDoor[OperationsDoor]):
+class Operations(Group[OperationsDoor]):
     """Cancel, retry, move or delete all tasks that pass a filter: an object with its progress, which outlives who asked for it."""
 
     def start(

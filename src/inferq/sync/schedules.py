@@ -1,4 +1,4 @@
-"""Schedules for programs without an event loop: the same methods as `AsyncDoor.schedules`, blocking."""
+"""`queue.schedules` for programs without an event loop."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from inferq.doors.schedules import Duration, SchedulesDoor
+from inferq.door.schedules import Duration, SchedulesDoor
 from inferq.schedule import Misfire, Overlap, Schedule
-from inferq.sync.door import Door
+from inferq.sync.group import Group
 from inferq.sync.handle import Handle
 from inferq.task import Submission, Task
 
 
-class Schedules:
+class Schedules(Group[SchedulesDoor]):
     """Create, change and watch schedules."""
-
-    def __init__(self, door: Door[Any], schedules: SchedulesDoor) -> None:
-        self._door = door
-        self._schedules = schedules
 
     def put(
         self,
@@ -38,7 +34,7 @@ class Schedules:
         replace: bool = True,
     ) -> Schedule:
         """Create a schedule, or make the one of that name so; safe to call at every start. See `SchedulesDoor.put`."""
-        made = self._schedules.put(
+        made = self._asynchronous.put(
             name,
             expression,
             task=task,
@@ -53,40 +49,40 @@ class Schedules:
             metadata=metadata,
             replace=replace,
         )
-        return self._door.call(made)
+        return self._queue.call(made)
 
     def get(self, name: str) -> Schedule:
         """By name, id, or the beginning of an id. Raises RecordNotFound, AmbiguousId."""
-        return self._door.call(self._schedules.get(name))
+        return self._queue.call(self._asynchronous.get(name))
 
     def list(self, enabled: bool | None = None, *, limit: int = 100, after: str = "") -> Sequence[Schedule]:
         """By name; pass the last one's name as `after` to go on."""
-        return self._door.call(self._schedules.list(enabled, limit=limit, after=after))
+        return self._queue.call(self._asynchronous.list(enabled, limit=limit, after=after))
 
     def update(self, name: str, **changes: Any) -> Schedule:
         """Change some of what `put` takes. Raises RecordNotFound, InvalidTask."""
-        return self._door.call(self._schedules.update(name, **changes))
+        return self._queue.call(self._asynchronous.update(name, **changes))
 
     def enable(self, name: str) -> Schedule:
         """Fire again, from now on. Idempotent. Raises RecordNotFound."""
-        return self._door.call(self._schedules.enable(name))
+        return self._queue.call(self._asynchronous.enable(name))
 
     def disable(self, name: str) -> Schedule:
         """Fire no more; its tasks go on. Idempotent. Raises RecordNotFound."""
-        return self._door.call(self._schedules.disable(name))
+        return self._queue.call(self._asynchronous.disable(name))
 
     def remove(self, name: str) -> None:
         """Forget it; its tasks go on. Raises RecordNotFound."""
-        self._door.call(self._schedules.remove(name))
+        self._queue.call(self._asynchronous.remove(name))
 
     def run(self, name: str, *, key: str | None = None) -> Handle:
         """Make its task now, whatever its times and policies say. Raises RecordNotFound."""
-        return Handle(self._door, self._door.call(self._schedules.run(name, key=key)).id)
+        return Handle(self._queue, self._queue.call(self._asynchronous.run(name, key=key)).id)
 
     def history(self, name: str, *, limit: int = 50) -> Sequence[Task]:
         """Its tasks that retention still keeps, newest first. Raises RecordNotFound."""
-        return self._door.call(self._schedules.history(name, limit=limit))
+        return self._queue.call(self._asynchronous.history(name, limit=limit))
 
     def preview(self, expression: str, *, tz: str = "UTC", count: int = 5, after: datetime | None = None) -> Sequence[datetime]:
         """The next fires of an expression, in the zone `tz`. Raises InvalidTask."""
-        return self._door.call(self._schedules.preview(expression, tz=tz, count=count, after=after))
+        return self._queue.call(self._asynchronous.preview(expression, tz=tz, count=count, after=after))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 
-from inferq.doors.webhooks import DeliveryPage, WebhooksDoor
+from inferq.door.webhooks import DeliveryPage, WebhooksDoor
 from inferq.store import Cursor
-from inferq.sync.door import SubDoor
+from inferq.sync.group import Group
 from inferq.webhook import Delivery, MadeWebhook, WebhookView
 
 
-class Webhooks(SubDoor[WebhooksDoor]):
+class Webhooks(Group[WebhooksDoor]):
     """Webhooks. Messages are made and delivered by any process that works on the queue."""
 
     def put(

@@ -13,7 +13,7 @@ from inferq.cli.groups import Command
 from inferq.cli.output import Column, field, output_options, say
 
 if TYPE_CHECKING:
-    from inferq.doors.schedules import ScheduleFields, SchedulesDoor
+    from inferq.door.schedules import ScheduleFields, SchedulesDoor
     from inferq.schedule import Schedule
 
 _COLUMNS = (Column("NAME", field("name")), Column("CHANGE", field("change")), Column("EXPRESSION", field("expression")))
@@ -63,7 +63,7 @@ def _read(path: Path) -> list[ScheduleFields]:
 
 
 def _entry(name: str, entry: Any) -> ScheduleFields:
-    from inferq.doors.schedules import FIELDS, ScheduleFields, checked_fields, template_fields, template_of
+    from inferq.door.schedules import FIELDS, ScheduleFields, checked_fields, template_fields, template_of
     from inferq.errors import InvalidTask
 
     if not isinstance(entry, dict):
@@ -116,7 +116,7 @@ async def _make(schedules: SchedulesDoor, fields: ScheduleFields, before: Schedu
 
 
 def _differs(fields: ScheduleFields, before: Schedule) -> bool:
-    from inferq.doors.schedules import template_of
+    from inferq.door.schedules import template_of
 
     switched = fields.enabled is not None and fields.enabled != before.enabled
     same = (name for name in fields.__struct_fields__ if name not in ("task", "enabled"))

@@ -141,7 +141,7 @@ def test(app: App, expression: str | None, option: str | None, tz: str, count: i
     if (expression is None) == (option is None):
         raise click.UsageError('expected one expression, such as: inferq cron test "0 9 * * 1-5"')
     from inferq.cron import describe, parse
-    from inferq.doors.schedules import preview
+    from inferq.door.schedules import preview
 
     text = expression if expression is not None else option or ""
     fires = preview(text, tz, count, after)

@@ -16,7 +16,7 @@ from inferq.cli.output import Column, field, output_options, say, stdout_is_term
 from inferq.cli.params import DURATION, stdin_text
 
 if TYPE_CHECKING:
-    from inferq.doors.schedules import SchedulesDoor
+    from inferq.door.schedules import SchedulesDoor
     from inferq.schedule import Schedule
 
 _SWITCHED = (Exit.PARTIAL, Exit.NOT_FOUND, Exit.UNREACHABLE)
@@ -94,7 +94,7 @@ def update(app: App, name: str, said: Said) -> None:
 
     async def change(schedules: SchedulesDoor) -> Schedule:
         if said.changes_task:
-            from inferq.doors.schedules import template_fields
+            from inferq.door.schedules import template_fields
 
             before = template_fields((await schedules.get(name)).task)
             fields["task"] = said.task(before)

@@ -14,7 +14,7 @@ import msgspec
 
 from inferq.batch import Batch, BatchFailures, BatchItem, Form, LineError
 from inferq.clock import Clock, seconds
-from inferq.doors.batch_sources import Row, Source, encoded, form_of, pieces, source_of
+from inferq.door.batch_sources import Row, Source, encoded, form_of, pieces, source_of
 from inferq.errors import InvalidTask, WaitTimeout
 from inferq.handle import Duration
 from inferq.task import FINAL, State

@@ -1,0 +1,76 @@
+"""What callers give to the methods of a queue, checked and brought into one form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from inferq.clock import Clock, seconds
+from inferq.errors import InvalidTask, TaskNotFound
+from inferq.handle import Duration
+
+_LONGEST: Final = 1000 * 365.25 * 86_400
+Moment = datetime | Duration
+"""An aware datetime, or a duration from now."""
+
+
+def checked_seconds(value: Duration | None, field: str) -> float | None:
+    """A duration in seconds. Raises InvalidTask naming the field."""
+    if value is None:
+        return None
+    try:
+        return seconds(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidTask(str(error), field=field) from None
+
+
+def instant_of(moment: Moment | None, field: str, clock: Clock) -> int | None:
+    """Unix milliseconds of a moment. Raises InvalidTask naming the field."""
+    if moment is None:
+        return None
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise InvalidTask(f"expected a time with its zone, got {moment.isoformat()} without one", field=field)
+        return round(moment.astimezone(UTC).timestamp() * 1000)
+    after = checked_seconds(moment, field)
+    if after is None:
+        return None
+    if after > _LONGEST:
+        raise InvalidTask(f"expected at most {_LONGEST:g} s (1,000 years) from now, got {after:g}", field=field)
+    return clock.read().wall + round(after * 1000)
+
+
+def is_text(value: object) -> bool:
+    """Whether it is text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked_text(value: str, field: str, *, empty: bool = False) -> str:
+    """Text that a store can hold. Raises InvalidTask naming the field."""
+    if not is_text(value) or "\x00" in value or not (value or empty):
+        raise InvalidTask(f"expected a text, got {value!r}", field=field)
+    return value
+
+
+def checked_ids(ids: Sequence[str]) -> Sequence[str]:
+    """Raises TaskNotFound for what cannot be an id."""
+    for id in ids:
+        if not is_text(id):
+            raise TaskNotFound(f"expected the id of a task, got {id!r}")
+    return ids
+
+
+def checked_position(after: int | None) -> int | None:
+    """A place in the event log. Raises InvalidTask."""
+    if after is not None and (type(after) is not int or after < 0):
+        raise InvalidTask(
+            f"expected the position of an event (0 is the beginning of the log) or None for from now on, got {after!r}", field="after"
+        )
+    return after

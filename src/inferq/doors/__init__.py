@@ -1,1 +1,0 @@
-"""Groups of a door's methods (`queue.keys`, `queue.webhooks`, ...): the same here and over HTTP."""
