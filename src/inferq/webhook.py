@@ -82,7 +82,7 @@ class Webhook(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     @property
     def view(self) -> WebhookView:
         headers = {name: MASK if looks_secret(name) else value for name, value in self.headers.items()}
-        reference = self.secret if _REFERENCE.fullmatch(self.secret) else None
+        reference = self.secret if is_reference(self.secret) else None
         return WebhookView(
             name=self.name,
             url=self.url,
@@ -144,6 +144,11 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     created: int = 0
     due: int | None = None
     finished: int | None = None
+
+
+def is_reference(secret: str) -> bool:
+    """Whether it names where a secret is, instead of being one."""
+    return _REFERENCE.fullmatch(secret) is not None
 
 
 def is_own(event: Event) -> bool:

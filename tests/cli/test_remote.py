@@ -274,3 +274,15 @@ def test_the_page_is_found_and_the_api_printed(cli: Cli, server: str, home: Path
     assert ran.code == 0
     assert ran.json["openapi"].startswith("3.1")
     assert "/api/tasks" in ran.json["paths"]
+
+
+def test_a_store_is_carried_from_a_server_and_to_a_server(cli: Cli, server: str, home: Path) -> None:
+    id = submit(cli, server, "to be carried")
+    assert cli("wait", id, "--url", server).code == 0
+    assert cli("drain", "--url", server).code == 0
+    assert cli("db", "export", "a.jsonl", "--url", server).code == 0
+    assert cli("--store", "here.db", "db", "import", "a.jsonl", "-o", "json").json["tasks"] == 1
+    assert cli("--store", "here.db", "result", id).out == "to be carried\n"
+    there = cli("db", "import", "a.jsonl", "--url", server, "-o", "json")
+    assert (there.code, there.json["present"]) == (0, 1)
+    assert cli("health", "--url", server).code == 7

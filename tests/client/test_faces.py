@@ -20,7 +20,7 @@ ENGINE = {
 """What only a queue has that runs tasks in this process."""
 CARRIER = {"transport", "asynchronous", "begin", "call", "tell"}
 """How a face is built, not what it offers."""
-GROUPS = {"schedules", "batches", "webhooks", "keys", "backends", "operations"}
+GROUPS = {"schedules", "batches", "webhooks", "keys", "backends", "operations", "archive"}
 """Methods in groups, which are compared as groups."""
 PAIRS = [pytest.param(AsyncQueue, AsyncClient, id="async"), pytest.param(Queue, Client, id="blocking")]
 

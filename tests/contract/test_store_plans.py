@@ -57,9 +57,18 @@ def faults(plan: list[str], statement: str) -> list[str]:
     return found + [step for step in scans if not bounded]
 
 
-WALKS = {"waiting_flows", "stage_stepped", "held_batches", "running_on", "running_tenants", "batch_counts"}
+WALKS = {
+    "waiting_flows",
+    "stage_stepped",
+    "held_batches",
+    "running_on",
+    "running_tenants",
+    "batch_counts",
+    "archive_batches",
+    "archive_tasks",
+}
 """Statements that read all of a kind because all are wanted: waiting flows, running tasks, scheduled ones after a step of the clock, how
-batches stand."""
+batches stand, and for an archive everything."""
 
 
 SUMS = {"batch_failures"}

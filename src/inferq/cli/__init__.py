@@ -53,7 +53,7 @@ VERBS = {
     "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),
     "webhooks": Verb("inferq.cli.webhooks:webhooks", "Who is told over HTTP of what happens.", _KEEP),
     "audit": Verb("inferq.cli.keys:audit", "List state-changing calls of servers, newest first.", _KEEP),
-    "db": Verb("inferq.cli.db:db", "Back up, check and measure the store.", _KEEP),
+    "db": Verb("inferq.cli.db:db", "Back up, carry over, check and measure the store.", _KEEP),
     "completion": Verb("inferq.cli.about:completion", "Print the completion script of a shell.", _KEEP),
     "version": Verb("inferq.cli.about:version", "Print the version.", _KEEP),
 }

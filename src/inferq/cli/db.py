@@ -15,10 +15,12 @@ db = LazyGroup(
     "db",
     verbs={
         "backup": Verb("inferq.cli.db:backup", "Write a consistent copy of the store while work goes on."),
+        "export": Verb("inferq.cli.archive:export", "Write the whole store as JSON lines, while work goes on."),
+        "import": Verb("inferq.cli.archive:import_", "Take an archive of `inferq db export` into the store, empty or not."),
         "check": Verb("inferq.cli.db:check", "Look for damage in the store."),
         "stats": Verb("inferq.cli.db:stats", "Print the store's numbers."),
     },
-    help="Back up, check and measure the store.",
+    help="Back up, carry over, check and measure the store.",
     examples="""
         inferq db backup /backups/inferq-monday.db
         inferq db check

@@ -30,6 +30,7 @@ from inferq.wire.native import (
 )
 
 if TYPE_CHECKING:
+    from inferq.door.archive import ArchiveDoor
     from inferq.door.backends import BackendsDoor
     from inferq.door.batches import BatchesDoor
     from inferq.door.keys import KeysDoor
@@ -136,6 +137,13 @@ class AsyncClient(Watching):
         from inferq.client.keys import RemoteKeys
 
         return RemoteKeys(self.transport, self._clock)
+
+    @property
+    def archive(self) -> ArchiveDoor:
+        """The whole store as a file for another store."""
+        from inferq.client.archive import RemoteArchive
+
+        return RemoteArchive(self.transport)
 
     @property
     def webhooks(self) -> WebhooksDoor:

@@ -12,6 +12,7 @@ from inferq.door.submitting import Submitting
 from inferq.store import StoreStats
 
 if TYPE_CHECKING:
+    from inferq.door.archive import ArchiveDoor
     from inferq.door.backends import BackendsDoor
     from inferq.door.batches import BatchesDoor
     from inferq.door.keys import KeysDoor
@@ -47,6 +48,11 @@ class AsyncDoor(Submitting):
     @abstractmethod
     def keys(self) -> KeysDoor:
         """Keys of servers, limits of tenants, and the audit log."""
+
+    @property
+    @abstractmethod
+    def archive(self) -> ArchiveDoor:
+        """The whole store as a file for another store."""
 
     @property
     @abstractmethod

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inferq.door.schedules import SchedulesDoor
     from inferq.door.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
+    from inferq.queue.archive import LocalArchive
     from inferq.queue.keys import LocalKeys
     from inferq.queue.operations import Operations
     from inferq.queue.waiting import Explainer
@@ -170,6 +171,13 @@ class AsyncQueue(Asking, Watching, Changing, Working):
             max_bytes=store.max_payload_bytes,
             max_queue_size=store.max_queue_size,
         )
+
+    @property
+    def archive(self) -> LocalArchive:
+        """The whole store as a file for another store."""
+        from inferq.queue.archive import LocalArchive
+
+        return LocalArchive(self.store, self._clock)
 
     @property
     def webhooks(self) -> WebhooksDoor:

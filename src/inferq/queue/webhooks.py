@@ -82,12 +82,14 @@ class LocalWebhooks(WebhooksDoor):
             record = await self._store.record(KIND, name)
             if record is not None and not replace:
                 raise Conflict(f"expected a new name, got {name!r}, which a webhook has; choose another, or change that one")
-            made = asked if record is None else _over(_decode(record.body), asked, keep_secret=secret is None)
+            before = None if record is None else _decode(record.body)
+            fresh = secret is None and (before is None or not before.secret)
+            made = asked if before is None else _over(before, asked, keep_secret=secret is None and not fresh)
             try:
                 await self._store.put_record(RecordPut(KIND, name, _encode(made), 0 if record is None else record.version), now)
             except StaleRecord:
                 continue
-            return MadeWebhook(made.view, made.secret if secret is None and record is None else None)
+            return MadeWebhook(made.view, made.secret if fresh else None)
 
     async def list(self) -> builtins.list[WebhookView]:
         found: builtins.list[WebhookView] = []
@@ -114,6 +116,8 @@ class LocalWebhooks(WebhooksDoor):
             record, hook = await self._find(name)
             if hook.enabled == enabled:
                 return hook.view
+            if enabled and not hook.secret:
+                raise Conflict(f"webhook {name!r} came from an archive, without its secret: `inferq webhooks add` gives it one")
             made: Webhook = msgspec.structs.replace(hook, enabled=enabled, **fields)
             try:
                 await self._store.put_record(RecordPut(KIND, name, _encode(made), record.version), self._clock.read())

@@ -85,7 +85,7 @@ async def remove(call: Call) -> Reply:
     return Reply(None, 204)
 
 
-@route("POST", "/api/webhooks/{name}/enable", role="operator", returns={200: WebhookView}, errors=(RecordNotFound,))
+@route("POST", "/api/webhooks/{name}/enable", role="operator", returns={200: WebhookView}, errors=(RecordNotFound, Conflict))
 async def enable(call: Call) -> Reply:
     """Enable a webhook: it is told of what happens from now on."""
     require_everything(call.principal)

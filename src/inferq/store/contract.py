@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, State, Tas
 
 if TYPE_CHECKING:
     from inferq.access import AuditEntry
+    from inferq.archive import Item
     from inferq.policy import Want
     from inferq.timing import Times
 
@@ -204,6 +205,18 @@ class Store(BatchStore, Protocol):
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` on the running event loop after every commit, this process's and others'; returns the way to stop."""
+        ...
+
+    def export(self, *, keys: bool = False) -> AsyncGenerator[bytes]:
+        """The whole store as `inferq.archive` writes it, of one moment, some lines at a time; keys (hashed) only where asked for."""
+        ...
+
+    async def restore(self, items: Sequence[Item], now: Now, *, dry_run: bool = False) -> list[bool | str]:
+        """Take lines of an archive in: for each whether it was new, or why it was refused (and then nothing of it was kept).
+
+        What is there already stays as it is, so that the same lines may come again. Tasks get new sequence numbers in their order.
+        With `dry_run` nothing is kept.
+        """
         ...
 
     async def backup(self, path: Path) -> None:

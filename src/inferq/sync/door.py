@@ -12,6 +12,7 @@ from inferq.sync.life import D
 from inferq.sync.submitting import Submitting
 
 if TYPE_CHECKING:
+    from inferq.sync.archive import Archive
     from inferq.sync.backends import Backends
     from inferq.sync.batches import Batches
     from inferq.sync.keys import Keys
@@ -59,6 +60,13 @@ class Door(Submitting[D]):
         from inferq.sync.keys import Keys
 
         return Keys(self, self._group(lambda door: door.keys))
+
+    @property
+    def archive(self) -> Archive:
+        """The whole store as a file for another store."""
+        from inferq.sync.archive import Archive
+
+        return Archive(self, self._group(lambda door: door.archive))
 
     @property
     def webhooks(self) -> Webhooks:

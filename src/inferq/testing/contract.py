@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferq.testing.contract_add import AddContract
+from inferq.testing.contract_archive import ArchiveContract
 from inferq.testing.contract_ask import AskContract
 from inferq.testing.contract_backends import BackendContract
 from inferq.testing.contract_batch import BatchContract
@@ -33,6 +34,7 @@ class StoreContract(
     BackendContract,
     SharedContract,
     LimitContract,
+    ArchiveContract,
 ):
     """The contract of `inferq.store.Store`, method by method.
 

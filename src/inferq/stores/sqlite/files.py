@@ -168,6 +168,20 @@ def named(error: sqlite3.Error, path: str) -> InferqError:
             return StoreError(f"the store {path} refused a command: {error}")
 
 
+def moment(db: sqlite3.Connection) -> sqlite3.Connection:
+    """A connection of its own that sees the store as it is now, whatever is committed while it is read; whoever asked closes it."""
+    path = next((file for _, name, file in db.execute("PRAGMA database_list") if name == "main"), "")
+    if not path:
+        copy = sqlite3.connect(MEMORY, isolation_level=None, check_same_thread=False)
+        db.backup(copy)
+        return copy
+    reader = open_reader(path)
+    reader.execute("BEGIN")
+    # SQLite takes the snapshot with the first read.
+    reader.execute("SELECT 1 FROM meta LIMIT 1").fetchone()
+    return reader
+
+
 def copy_to(reader: sqlite3.Connection, path: Path) -> None:
     """A consistent copy by SQLite's online backup, written beside its place and renamed: never half a copy under that name."""
     if path.exists():
