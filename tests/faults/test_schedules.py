@@ -16,6 +16,7 @@ from faultkit.place import Place
 
 from inferq import AsyncQueue
 from inferq.cron import fires
+from inferq.events import ScheduleFired
 from inferq.schedule import Schedule
 from inferq.testing import wait_until
 
@@ -48,8 +49,11 @@ async def test_each_fire_makes_one_task_over_processes_kills_and_clock_steps(pla
                 killed += _replace_one(workers, place, start, rng)
         await wait_until(lambda: _caught_up(queue, clock), timeout=40, every=0.1, what="every schedule to catch up")
         now = clock.read().wall
+        told = await _told(queue)
         for name, first in made.items():
             await _check(queue, name, first, now)
+            made_tasks = {task.id for task in await queue.schedules.history(name, limit=10_000)}
+            assert told[name] == Counter(made_tasks), f"{name}: a fire without its event, or told twice"
     assert killed == 10
 
 
@@ -63,6 +67,18 @@ def _replace_one(workers: list[Child], place: Place, start: Start, rng: random.R
 async def _caught_up(queue: AsyncQueue, clock: SteppedClock) -> bool:
     now = clock.read().wall
     return all(one.due is not None and one.due > now and one.held is None for one in await queue.schedules.list())
+
+
+async def _told(queue: AsyncQueue) -> dict[str, Counter[str]]:
+    """The tasks of each schedule's fires, as the event log has them."""
+    told: dict[str, Counter[str]] = {name: Counter() for name in SCHEDULES}
+    place = 0
+    while logged := await queue.store.events(after=place):
+        place = logged[-1].position
+        for event in logged:
+            if isinstance(event, ScheduleFired):
+                told[event.schedule][event.task_id] += 1
+    return told
 
 
 async def _check(queue: AsyncQueue, name: str, first: Schedule, now: int) -> None:

@@ -185,20 +185,19 @@ class Ticker:
         return [task.id for task in page.tasks]
 
     async def _take(self, step: Step, before: Schedule, version: int, now: Now) -> None:
-        name, told = before.name, list[Event]()
+        name = before.name
+        told: list[Event] = [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
         if step.schedule is not before:
+            # With its events in the same transaction: whatever dies when, no fire is without its event.
             guard = RecordPut(KIND, name, encoded(step.schedule), version)
             if step.task is None:
-                await self._store.put_record(guard, now)
+                await self._store.put_record(guard, now, told=told)
             else:
-                await self._store.add([step.task], now, limit=self.max_queue_size, guard=guard)
                 told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire))
+                await self._store.add([step.task], now, limit=self.max_queue_size, guard=guard, told=told)
                 log.info("schedule.fired", extra={"schedule": name, "task_id": step.task.id, "late_ms": now.wall - step.fire})
         for skip in step.skipped:
             log.info("schedule.skipped", extra={"schedule": name, "fires": skip.count, "reason": skip.reason})
-        told += [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
-        if told:
-            await self._store.tell(told, now)
         for task_id in step.cancel:
             try:
                 await self._store.cancel([task_id], now, reason=f"schedule {name}: its next fire came")

@@ -35,9 +35,18 @@ class Store(BatchStore, Protocol):
 
     # a task's way ------------------------------------------------------------------------------------------------
 
-    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None) -> list[str]:
+    async def add(
+        self,
+        tasks: Sequence[NewTask],
+        now: Now,
+        *,
+        limit: int | None = None,
+        guard: RecordPut | None = None,
+        told: Sequence[Event] = (),
+    ) -> list[str]:
         """Keep all of them or none; returns their ids in order. With a `guard` that record is put in the same transaction, or neither
-        (StaleRecord): what makes tasks from a record makes them once over all processes.
+        (StaleRecord): what makes tasks from a record makes them once over all processes. `told` are events that are true with it and only
+        then: they are written in the same transaction.
 
         A task whose key is known with the same digest is not added again: the first one's id is returned. Raises DuplicateKey
         (other digest) and QueueFull (more than `limit` would be waiting). Keys are told apart by tenant.
@@ -105,8 +114,9 @@ class Store(BatchStore, Protocol):
         """Undo `pause` of the same scope. Idempotent."""
         ...
 
-    async def put_record(self, put: RecordPut, now: Now) -> Record:
-        """Create or replace a record. Raises StaleRecord when it is not at the version that `put` names. Emits `record.changed`."""
+    async def put_record(self, put: RecordPut, now: Now, *, told: Sequence[Event] = ()) -> Record:
+        """Create or replace a record. Raises StaleRecord when it is not at the version that `put` names. Emits `record.changed`, and the
+        events in `told` with it."""
         ...
 
     async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None, quiet: bool = False) -> bool:

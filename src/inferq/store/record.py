@@ -6,7 +6,8 @@ import msgspec
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A small object that changes rarely (a schedule, a key, a webhook...): JSON in `body`, `version` 1 when new, one more each change."""
+    """A small object that changes rarely (a schedule, a key, a webhook...): JSON in `body`. Each change makes `version` one more;
+    a new one begins past every version that a dropped record of its kind had, so that a version never stands for two of them."""
 
     kind: str
     id: str

@@ -10,7 +10,7 @@ import pytest
 
 from inferq.access import AuditEntry
 from inferq.errors import DuplicateKey, QueueFull, StaleRecord
-from inferq.events import QueuePaused, RecordChanged
+from inferq.events import Event, QueuePaused, RecordChanged, ScheduleFired, ScheduleSkipped
 from inferq.store import RecordPut
 from inferq.testing.contract_base import ContractBase
 from inferq.testing.peer import Peer, new_task
@@ -51,7 +51,42 @@ class RecordContract(ContractBase):
             await here.store.drop_record("key", "k", here.now, version=4)
         assert await here.store.drop_record("key", "k", here.now, version=1) is True
         assert await here.store.drop_record("key", "k", here.now) is False
-        assert (await here.store.put_record(RecordPut("key", "k", b"2", version=0), here.now)).version == 1
+        assert (await here.store.put_record(RecordPut("key", "k", b"2", version=0), here.now)).version == 2
+
+    async def test_a_version_never_stands_for_two_records(self, here: Peer) -> None:
+        first = await here.store.put_record(RecordPut("key", "k", b"1"), here.now)
+        for body in (b"2", b"3"):
+            first = await here.store.put_record(RecordPut("key", "k", body, version=first.version), here.now)
+        await here.store.drop_record("key", "k", here.now)
+        await here.store.drop_record("key", (await here.store.put_record(RecordPut("key", "other", b""), here.now)).id, here.now)
+        again = await here.store.put_record(RecordPut("key", "k", b"new", version=0), here.now)
+        assert again.version > first.version
+        for stale in range(1, first.version + 1):
+            with pytest.raises(StaleRecord):
+                await here.store.put_record(RecordPut("key", "k", b"stale", version=stale), here.now)
+            with pytest.raises(StaleRecord):
+                await here.store.drop_record("key", "k", here.now, version=stale)
+            with pytest.raises(StaleRecord):
+                await here.store.add([new_task()], here.now, guard=RecordPut("key", "k", b"stale", version=stale))
+        assert await here.store.record("key", "k") == again
+        assert (await here.store.put_record(RecordPut("schedule", "k", b""), here.now)).version == 1, "each kind counts for itself"
+
+    async def test_events_are_written_with_a_record_and_a_task_or_not_at_all(self, here: Peer) -> None:
+        def told(name: str) -> list[Event]:
+            return [ScheduleFired(schedule=name, fire=7), ScheduleSkipped(schedule=name, fire=6, reason="late")]
+
+        await here.store.put_record(RecordPut("schedule", "put", b"1", version=0), here.now, told=told("put"))
+        await here.store.add([new_task()], here.now, guard=RecordPut("schedule", "add", b"1", version=0), told=told("add"))
+        with pytest.raises(StaleRecord):
+            await here.store.put_record(RecordPut("schedule", "put", b"2", version=0), here.now, told=told("stale put"))
+        with pytest.raises(StaleRecord):
+            await here.store.add([new_task()], here.now, guard=RecordPut("schedule", "add", b"2", version=0), told=told("stale add"))
+        with pytest.raises(QueueFull):
+            await here.store.add([new_task()], here.now, limit=1, told=told("full"))
+        logged = await here.store.events()
+        assert [event.schedule for event in logged if isinstance(event, ScheduleFired | ScheduleSkipped)] == ["put", "put", "add", "add"]
+        assert {event.at for event in logged} == {here.now.wall}
+        assert [event.position for event in logged] == list(range(1, len(logged) + 1))
 
     async def test_every_change_of_a_record_is_an_event_without_its_body(self, here: Peer) -> None:
         before = await here.store.last_event()

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from inferq.clock import Now
 from inferq.errors import DuplicateKey, InferqError, QueueFull
-from inferq.events import TaskSubmitted
+from inferq.events import Event, TaskSubmitted
 from inferq.store import RecordPut
 from inferq.stores.sqlite.limits import check_room, waiting_deliveries
-from inferq.stores.sqlite.records import put_one
+from inferq.stores.sqlite.records import put_one, tell_one
 from inferq.stores.sqlite.rows import NEVER, PENDING, SCHEDULED, Row
 from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.stores.sqlite.transaction import Transaction
@@ -18,14 +18,14 @@ from inferq.task import FlowKey, NewTask, State
 Keys = dict[tuple[str, str], tuple[str, bytes]]
 """(id, digest) by (tenant, key)."""
 
-AddCall = tuple[Sequence[NewTask], Now, int | None, RecordPut | None]
+AddCall = tuple[Sequence[NewTask], Now, int | None, RecordPut | None, Sequence[Event]]
 
 
 def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqError]:
     """Each call is kept whole or not at all; a refused one writes nothing."""
     replies: list[list[str] | InferqError] = []
     arrivals = Arrivals(tx)
-    for new, now, limit, guard in calls:
+    for new, now, limit, guard, told in calls:
         try:
             known = arrivals.admitted(new, limit)
             if guard is not None:
@@ -34,6 +34,8 @@ def add(tx: Transaction, calls: Sequence[AddCall]) -> list[list[str] | InferqErr
             replies.append(error)
             continue
         replies.append([arrivals.take(task, known, now.wall) for task in new])
+        if told:
+            tell_one(tx, told, now)
     arrivals.write()
     return replies
 

@@ -12,14 +12,15 @@ from inferq.store import Record, RecordPut
 from inferq.stores.sqlite.statements import SQL
 from inferq.stores.sqlite.transaction import Transaction
 
-PutCall = tuple[RecordPut, Now]
+PutCall = tuple[RecordPut, Now, Sequence[Event]]
 
 
 def put(tx: Transaction, calls: Sequence[PutCall]) -> list[Record | InferqError]:
     replies: list[Record | InferqError] = []
-    for given, now in calls:
+    for given, now, told in calls:
         try:
             replies.append(put_one(tx, given, now))
+            tell_one(tx, told, now)
         except StaleRecord as error:
             replies.append(error)
     return replies
@@ -31,6 +32,10 @@ def put_one(tx: Transaction, given: RecordPut, now: Now) -> Record:
     version = before.version if before else 0
     if given.version is not None and given.version != version:
         raise _stale(given.kind, given.id, given.version, version)
+    if before is None:
+        # Past every version that a dropped record of this kind had: who still holds one of those must not win against this one.
+        row = tx.execute(SQL["record_floor"], (given.kind,)).fetchone()
+        version = row[0] if row else 0
     record = Record(given.kind, given.id, version + 1, given.body, before.created if before else now.wall, now.wall)
     tx.execute(SQL["put_record"], (record.kind, record.id, record.version, record.body, record.created, record.updated))
     if not given.quiet:
@@ -64,10 +69,15 @@ TellCall = tuple[Sequence[Event], Now]
 
 def tell(tx: Transaction, calls: Sequence[TellCall]) -> list[InferqError | None]:
     for events, now in calls:
-        for event in events:
-            event.at = now.wall
-            tx.events.append(event)
+        tell_one(tx, events, now)
     return [None] * len(calls)
+
+
+def tell_one(tx: Transaction, events: Sequence[Event], now: Now) -> None:
+    """Write these events with whatever else this transaction does."""
+    for event in events:
+        event.at = now.wall
+        tx.events.append(event)
 
 
 def _find(tx: Transaction, kind: str, id: str) -> Record | None:

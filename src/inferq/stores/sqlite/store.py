@@ -149,8 +149,16 @@ class SQLiteStore(BatchVerbs):
             for listener in tuple(self._listeners):
                 listener(change)
 
-    async def add(self, tasks: Sequence[NewTask], now: Now, *, limit: int | None = None, guard: RecordPut | None = None) -> list[str]:
-        ids: list[str] = await self._call(arrivals.add, (tasks, now, limit, guard))
+    async def add(
+        self,
+        tasks: Sequence[NewTask],
+        now: Now,
+        *,
+        limit: int | None = None,
+        guard: RecordPut | None = None,
+        told: Sequence[Event] = (),
+    ) -> list[str]:
+        ids: list[str] = await self._call(arrivals.add, (tasks, now, limit, guard, told))
         return ids
 
     async def heads(self) -> tuple[list[Head], frozenset[str]]:
@@ -204,8 +212,8 @@ class SQLiteStore(BatchVerbs):
     async def resume(self, scope: str, now: Now) -> None:
         await self._call(changes.resume, (scope, now))
 
-    async def put_record(self, put: RecordPut, now: Now) -> Record:
-        record: Record = await self._call(records.put, (put, now))
+    async def put_record(self, put: RecordPut, now: Now, *, told: Sequence[Event] = ()) -> Record:
+        record: Record = await self._call(records.put, (put, now, told))
         return record
 
     async def drop_record(self, kind: str, id: str, now: Now, *, version: int | None = None, quiet: bool = False) -> bool:
