@@ -147,9 +147,11 @@ def _gate(task: Task, facts: Facts) -> tuple[GateName, str, int | None]:
     serving = _serving(lane, facts.notices)
     if not serving:
         return "no_backend", f"no backend here serves lane {lane}", None
-    closed = [found for _, view in serving if (found := _closed(view, lane, facts.now)) is not None]
+    closed = [(view.name, found) for _, view in serving if (found := _closed(view, lane, facts.now)) is not None]
     if len(closed) == len(serving):
-        return min(closed, key=lambda found: (_ORDER[found[0]], found[2] or math.inf))
+        first, (gate, reason, until) = min(closed, key=lambda one: (_ORDER[one[1][0]], one[1][2] or math.inf))
+        others = sorted({name for name, _ in closed} - {first})
+        return gate, reason + (f"; closed too: {', '.join(others)}" if others else ""), until
     if facts.tenant_full is not None:
         return "tenant_limit", f"tenant {task.flow.tenant!r} runs as many tasks as it may ({facts.tenant_full})", None
     return _in_line(lane, facts)
@@ -281,7 +283,7 @@ def _estimate(task: Task, facts: Facts, gate: GateName, until: int | None) -> fl
 
 def moment(ms: int) -> str:
     """An instant for people: RFC 3339 to the second."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def span(seconds: float) -> str:

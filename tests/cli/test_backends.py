@@ -173,6 +173,26 @@ def test_a_worker_process_obeys_a_drain_at_once_and_goes_on_when_it_is_enabled(c
     assert (drained.code, drained.json[0]["state"], drained.json[0]["busy"], drained.json[0]["unaware"]) == (0, "draining", 0, [])
     late = cli("submit", "chat", "--executor", "echo", "--model", "m", "hi", "-q").out.strip()
     assert "gpu is draining: new fan" in cli("status", late).out
+    rows = [line.split("\t")[:2] for line in cli("status").lines]
+    assert ["oldest pending", "gpu is draining: new fan; `inferq backends enable gpu`"] in rows
+    assert ["backend", "gpu"] in rows
+    assert cli("status", "-o", "json").json["backends_closed"] == {"gpu": "draining: new fan"}
     cli("backends", "enable", "gpu")
     assert cli("wait", *submitted, late).code == 0
     assert cli("backends", "show", "gpu", "-o", "json").json["completed"] == 5
+
+
+def test_a_backend_that_failed_shows_how_often_and_when_it_is_tried_again(cli: Any, processes: Any, home: Path) -> None:
+    (home / "inferq.toml").write_text(
+        "worker.discover = false\nbreaker = { failures = 1, initial_delay = 600, max_delay = 600 }\n"
+        '[backends.gpu]\nexecutor = "echo"\nsettings.fail = ["server_error"]\n'
+    )
+    worker = processes.start("work", "--quiet")
+    assert "working on" in worker.stderr.readline()
+    assert cli("submit", "chat", "--executor", "echo", "--model", "m", "hi", "--retries", "0", "--wait").code == 1
+    # The worker tells the store of it a moment after the task has ended.
+    told = next(ran for ran in (cli("backends", "show", "gpu") for _ in range(500)) if "BREAKER" in ran.out)
+    shown = dict(line.split("\t", 1) for line in told.lines)
+    assert shown["STATE"] == "up, not for m"
+    assert shown["BREAKER"].startswith("m: failed once (server_error); a task may find out at 20")
+    assert "backend gpu at m failed 1 times (server_error)" in worker.stderr.readline()

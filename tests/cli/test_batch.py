@@ -114,6 +114,15 @@ def test_lines_from_standard_input_wait_until_their_time(cli: Any) -> None:
     assert (task["state"], task["priority"]) == ("scheduled", 1)
 
 
+def test_options_hold_for_lines_that_say_nothing_else(cli: Any, tasks: Path) -> None:
+    told = ("--remote", "--max-tokens", "7", "--option", "seed=1", "--delay", "1h", "--retries", "0")
+    batch = cli("submit", "batch", "--file", str(tasks), "--executor", "echo", *told, "-q").out.strip()
+    first = next(iter(cli("list", f"batch:{batch}", "-o", "json").json))
+    assert (first["remote"], first["options"], first["state"], first["max_retries"]) == (True, {"seed": 1, "max_tokens": 7}, "scheduled", 0)
+    wrong = cli("submit", "batch", "--file", str(tasks), "--delay", "1h", "--at", "2027-01-31T10:00:00Z")
+    assert (wrong.code, wrong.err) == (2, "inferq: --at and --delay say the same thing: give one (see `inferq submit batch --help`)\n")
+
+
 def test_sync_prints_one_json_value_and_a_bar_and_writes_results(cli: Any, processes: Any, tasks: Path, home: Path) -> None:
     processes.start("work")
     ran = processes.run("submit", "batch", "--file", str(tasks), *ECHO, "--sync", "-o", "json", "--output-file", "out.jsonl")

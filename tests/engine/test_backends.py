@@ -161,7 +161,10 @@ async def test_a_refused_task_waits_unburnt_while_the_others_are_busy(opened: An
 # ── the breaker ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_an_open_breaker_lets_tasks_wait_without_burning_attempts_and_one_probe_finds_out(opened: Any) -> None:
+async def test_an_open_breaker_lets_tasks_wait_without_burning_attempts_and_one_probe_finds_out(
+    opened: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "inferq.backends")
     only = Place("only")
     only.trouble = Unavailable("refused", failure="connect")
     queue = await opened(at(only), settings=small(failures=3, max_retries=0, slots=1))
@@ -177,6 +180,10 @@ async def test_an_open_breaker_lets_tasks_wait_without_burning_attempts_and_one_
     assert {result.data for result in results} == {"only"}
     probes = sum([(await task.refresh()).failures for task in waiting])
     assert probes == len(only.calls) - 23
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if "breaker" in getattr(record, "event", "")]
+    assert [level for level, _ in told] == ["WARNING", "INFO"]
+    assert told[0][1].startswith("backend only at m failed 3 times (refused); its tasks wait or go elsewhere")
+    assert told[1][1] == "backend only at m works again"
 
 
 async def test_several_lanes_of_one_model_have_one_probe_between_them(opened: Any) -> None:

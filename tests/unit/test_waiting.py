@@ -38,7 +38,7 @@ def facts(*views: BackendView, slots: int = 4, **more: Any) -> Facts:
         (facts(view(executor="other")), "no_backend", f"no backend here serves lane {LANE}"),
         (facts(view(state="disabled", reason="broken fan")), "disabled", "gpu is disabled: broken fan; `inferq backends enable gpu`"),
         (facts(view(state="draining")), "draining", "gpu is draining"),
-        (facts(view(state="down", reason="refused")), "backend_down", "gpu is down since 2027-01-15T07:59:00+00:00: refused"),
+        (facts(view(state="down", reason="refused")), "backend_down", "gpu is down since 2027-01-15T07:59:00Z: refused"),
         (facts(view(gates=(GateView(LANE, NOW + 17_000),))), "rate_limited", "gpu asked to wait; it goes on in 17 s"),
         (
             facts(view(breakers=(BreakerView("m", 5, open=True, until=NOW + 8_000, reason="refused"),))),
@@ -55,6 +55,11 @@ def test_the_first_gate_that_holds_a_task_is_named(known: Facts, gate: str, word
     found = explain(task(), known)
     assert found.gate == gate
     assert words in found.reason
+
+
+def test_of_several_closed_backends_the_one_that_opens_first_speaks_and_the_others_are_named() -> None:
+    views = (view(state="disabled"), view(name="b", state="down"), view(name="a", state="draining"))
+    assert explain(task(), facts(*views)).reason == "b is down since 2027-01-15T07:59:00Z; closed too: a, gpu"
 
 
 def test_what_does_not_wait_says_so() -> None:

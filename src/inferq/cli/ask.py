@@ -147,10 +147,17 @@ async def _gather(queue: AsyncDoor, where: Query, *, limit: int, offset: int, af
 
 async def _reasons(queue: AsyncDoor, tasks: list[Task]) -> dict[str, str]:
     """Why the first waiting ones wait."""
+    from contextlib import suppress
+
+    from inferq.errors import TaskNotFound
     from inferq.task import WAITING
 
     waiting = [task.id for task in tasks if task.state in WAITING][:_EXPLAINED]
-    return {task_id: await queue.why(task_id) for task_id in waiting}
+    found = {}
+    for task_id in waiting:
+        with suppress(TaskNotFound):  # it has ended and gone meanwhile
+            found[task_id] = await queue.why(task_id)
+    return found
 
 
 @click.command(
@@ -204,7 +211,7 @@ async def _statistics(app: App, *, follow: bool) -> None:
     async def draw() -> bool:
         stats = await _numbers(app, queue)
         if not follow or (stdout_is_terminal() and app.out.format in ("table", "wide")):
-            _print_numbers(app, stats)
+            _print_numbers(app, {**stats, **await _troubles(queue)})
         elif stats != last:
             flat = {**stats["states"], **stats}
             app.out.lines([flat], [Column(name.upper(), field(name)) for name in (*stats["states"], "total")], titles=not last)
@@ -230,6 +237,22 @@ async def _numbers(app: App, queue: AsyncDoor) -> dict[str, Any]:
     return stats
 
 
+async def _troubles(queue: AsyncDoor) -> dict[str, Any]:
+    """What an operator looks for next: the task that waits longest and why, and the backends that take none."""
+    from contextlib import suppress
+
+    from inferq.cli.backends import standing
+    from inferq.errors import Forbidden, TaskNotFound
+
+    oldest, shut = None, {}
+    for task in (await queue.list("state:pending sort:created", limit=1)).tasks:
+        with suppress(TaskNotFound):  # it has ended and gone meanwhile
+            oldest = {"id": task.id, "created": task.created, "why": await queue.why(task.id)}
+    with suppress(Forbidden):
+        shut = {info.name: said for info in await queue.backends.list() if info.workers and (said := standing(info)) != "up"}
+    return {"oldest": oldest, "backends_closed": shut}
+
+
 def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     if app.out.format in ("json", "jsonl", "id"):
         app.out.record(stats, [], key="total")
@@ -243,6 +266,8 @@ def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
     rows += [("executed", "on local backends", stats["executed_local"]), ("executed", "on remote backends", stats["executed_remote"])]
     rows += [("processes", "with the store open", stats["processes"]), ("queue", stats["queue"], stats["chosen_by"])]
+    rows += [("oldest pending", stats["oldest"]["why"], moment(stats["oldest"]["created"]))] if stats["oldest"] else []
+    rows += [("backend", name, said) for name, said in stats["backends_closed"].items()]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]
     rows += [("draining", "no task starts until `inferq resume`", "yes")] if stats["draining"] else []
     columns = [Column("WHAT", field("what")), Column("WHICH", field("which")), Column("COUNT", field("count"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, Record, field, output_options, say
 from inferq.cli.params import DURATION
-from inferq.cli.records import ago
+from inferq.cli.records import ago, iso
 
 if TYPE_CHECKING:
     from inferq.backend import BackendInfo
@@ -49,6 +50,11 @@ def _record(info: BackendInfo) -> dict[str, Any]:
 
     made: dict[str, Any] = msgspec.to_builtins(info)
     return {name: made[name] for name in FIELDS}
+
+
+def standing(info: BackendInfo) -> str:
+    """`up`, or what keeps tasks from it."""
+    return _state(_record(info))
 
 
 def _state(record: Record) -> str:
@@ -125,9 +131,26 @@ def show(app: App, name: str) -> None:
     async def main() -> None:
         async with app.queue() as queue:
             info = await queue.backends.get(name)
-        app.out.record(_record(info), _COLUMNS, key="name")
+        record = _record(info)
+        columns = [Column(column.title, column.value, column.human) for column in _COLUMNS]
+        columns += [Column("BREAKER", _told(one["model"] or "any model", _breaker(one))) for one in record["breakers"]]
+        columns += [Column("GATE", _told(one["lane"], f"asked to wait, until {iso(one['until'])}")) for one in record["gates"]]
+        app.out.record(record, columns, key="name")
 
     app.run(main())
+
+
+def _told(what: str, said: str) -> Callable[[Record], str]:
+    return lambda _: f"{what}: {said}"
+
+
+def _breaker(breaker: Record) -> str:
+    why = f" ({breaker['reason']})" if breaker["reason"] else ""
+    times = "once" if breaker["failures"] == 1 else f"{breaker['failures']} times in a row"
+    failures = f"failed {times}{why}"
+    if not breaker["open"]:
+        return failures
+    return failures + ("; a task is finding out now" if breaker["probing"] else f"; a task may find out at {iso(breaker['until'])}")
 
 
 _TESTED = ("name", "ok", "detail", "seconds", "models")

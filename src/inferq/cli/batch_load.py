@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -82,10 +83,13 @@ def _wait(*names: str, **attrs: Any) -> Callable[[Callable[..., Any]], Callable[
 )
 @_task("--executor", default="", metavar="NAME", help="What speaks to the backend, for lines that do not say.")
 @_task("--backend", metavar="NAME", help="Only this configured backend.")
+@_task("--remote/--local", default=None, help="On a remote backend where one is open; never on a remote one.")
 @_task("--option", "options", type=PAIR, multiple=True, metavar="K=V", help="A model option for lines that set none.")
+@_task("--max-tokens", type=click.IntRange(min=1), metavar="N", help="At most so many tokens of answer, for lines that set no options.")
 @_task("--tag", "tags", multiple=True, metavar="TAG", help="A tag for lines that have none.")
 @_task("--meta", "metadata", type=PAIR, multiple=True, metavar="K=V", help="Metadata of the batch; V is JSON or text.")
 @_task("--at", type=INSTANT, metavar="TIME", help="Not before this time, such as 2027-01-31T10:00:00Z, unless a line says its own.")
+@_task("--delay", type=DURATION, metavar="DURATION", help="Not before this much time has passed, unless a line says its own time.")
 @_task("--timeout", type=DURATION, metavar="DURATION", help="Limit of one attempt.")
 @_task("--retries", type=click.IntRange(min=0), metavar="N", help="Attempts after the first; 0 means none.")
 @output_options(formats=("text", "json", "jsonl", "id"), default="text", piped_default="json")
@@ -139,8 +143,11 @@ async def _load(queue: AsyncDoor, file: str, given: dict[str, Any]) -> AsyncBatc
 
     if file == "-" and stdin_is_terminal():
         say("reading the batch from the terminal; end it with Ctrl-D")
+    if given["at"] is not None and given["delay"] is not None:
+        raise click.UsageError("--at and --delay say the same thing: give one")
+    options = dict(given["options"]) | ({"max_tokens": given["max_tokens"]} if given["max_tokens"] is not None else {})
     fields: dict[str, Any] = {
-        "backend": given["backend"], "options": dict(given["options"]), "tags": list(given["tags"]),
+        "backend": given["backend"], "remote": given["remote"], "options": options, "tags": list(given["tags"]),
         "timeout": given["timeout"], "max_retries": given["retries"],
     }  # fmt: skip
     source: Path | IO[bytes] = sys.stdin.buffer if file == "-" else Path(file)
@@ -154,7 +161,7 @@ async def _load(queue: AsyncDoor, file: str, given: dict[str, Any]) -> AsyncBatc
         key=given["key"],
         executor=given["executor"],
         priority=given["priority"],
-        at=given["at"],
+        at=given["at"] if given["delay"] is None else datetime.now(UTC) + timedelta(seconds=given["delay"]),
         fields={name: value for name, value in fields.items() if value not in (None, [], {})},
         resume=given["resume"],
         skip_errors=given["skip_errors"],

@@ -32,6 +32,7 @@ _OPTIONS = (
     ),
     _option("--executor", metavar="NAME", help="What speaks to the backend: `inferq executors` lists them."),
     _option("--backend", metavar="NAME", help="Only this configured backend."),
+    _option("--remote/--local", default=None, help="On a remote backend where one is open; never on a remote one."),
     _option(
         "--option", "options", type=PAIR, multiple=True, metavar="K=V", help="A model option such as temperature=0.2; V is JSON or text."
     ),
@@ -81,6 +82,7 @@ class TaskOptions:
         said = {
             "priority": given["priority"],
             "backend": given["backend"],
+            "remote": given["remote"],
             "key": given["key"],
             "tenant": given["tenant"],
             "timeout": given["timeout"],
@@ -122,7 +124,7 @@ def _instant(value: float | datetime | None) -> int | None:
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the task options; they reach the command as one argument, `task`."""
     names = [
-        "priority", "executor", "backend", "options", "fields", "max_tokens", "tags", "metadata", "key", "tenant", "at", "delay",
+        "priority", "executor", "backend", "remote", "options", "fields", "max_tokens", "tags", "metadata", "key", "tenant", "at", "delay",
         "deadline", "start_deadline", "timeout", "idle_timeout", "retries", "at_most_once",
     ]  # fmt: skip
 

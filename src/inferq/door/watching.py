@@ -36,8 +36,9 @@ class Watching(Asking):
         if task.state is State.CANCELLED:
             why = f": {task.error}" if task.error else ""
             raise TaskCancelled(f"task {id} was cancelled{why}", task_id=id, reason=task.error)
+        tries = "1 attempt" if task.attempt == 1 else f"{task.attempt or 'no'} attempts"
         raise TaskFailed(
-            f"task {id} failed after {task.attempt} attempts with {task.code}: {task.error}",
+            f"task {id} failed after {tries} with {task.code}: {task.error}",
             task_id=id,
             failure=task.code or "internal",
             attempts=task.attempt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,9 @@ from inferq.task import Outcome, lane_of, lane_parts
 _FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
 _PATIENCE: Final = RetryPolicy(initial_delay=1.0, max_delay=10.0)
 """How long a task waits for others that are open but busy, and a refused lane without a hint."""
+
+
+log: Final = logging.getLogger("inferq.backends")
 
 
 class Aftermath:
@@ -55,8 +59,8 @@ class Aftermath:
         """Tell the backend how the attempt ended; the outcome as it is to be written."""
         backend, lane = attempt.backend, attempt.claim.task.flow.lane
         if outcome is not None and outcome.kind == "completed":
-            if (backend.breakers or backend.down) and backend.succeeded(lane, self._loop.time()):
-                self._changed()
+            if backend.breakers or backend.down:
+                self._works_again(backend, lane)
             backend.heard = self._loop.time()
             return outcome
         self._learn(backend, lane, attempt.claim.task.id, None if attempt.set_its_own_clock else outcome)
@@ -83,6 +87,14 @@ class Aftermath:
         reason = outcome.error if code == "connect" else str(code)
         if backend.failed(lane, code, now, self._rng, task=task, reason=reason):
             self._changed()
+            _tell_opened(backend, model_of(lane))
+
+    def _works_again(self, backend: Backend, lane: str) -> None:
+        breaker = backend.breakers.get(model_of(lane))
+        if backend.succeeded(lane, self._loop.time()):
+            self._changed()
+        if breaker is not None and breaker.opened:
+            _tell(logging.INFO, backend, model_of(lane), "backend.breaker_closed", "works again")
 
     def _note(self, backend: Backend, attempt: Attempt, error: ExecutorError) -> None:
         """As `_learn`, of a refusal after which the attempt goes on elsewhere."""
@@ -141,3 +153,16 @@ class Aftermath:
         if not self._may_run_near(attempt):
             return lane_of(executor, model, remote=True)
         return lane
+
+
+def _tell_opened(backend: Backend, model: str) -> None:
+    """Once, not for every probe that fails."""
+    breaker = backend.breakers.get(model)
+    if breaker is not None and breaker.opened == 1:
+        said = f"failed {breaker.failures} times ({breaker.reason}); its tasks wait or go elsewhere, one at a time finds out"
+        _tell(logging.WARNING, backend, model, "backend.breaker_opened", said)
+
+
+def _tell(level: int, backend: Backend, model: str, event: str, said: str) -> None:
+    at = f" at {model}" if model else ""
+    log.log(level, "backend %s%s %s", backend.name, at, said, extra={"event": event, "backend": backend.name, "model": model})

@@ -74,6 +74,8 @@ class Backend:
         """By model; only those that have lately counted a failure."""
         self.known: frozenset[str] | None = None
         """Models that it listed when it was last asked; None: it was not, or has no such notion."""
+        self.unlisted = ""
+        """Why it did not list them, when it was last asked in vain."""
         self.discovered = False
         """Nobody configured it: it was found on this machine, and stays when the configuration is read again."""
         self.enabled = enabled

@@ -124,8 +124,17 @@ async def learn_models(backend: Backend, limit: float) -> bool:
         async with asyncio.timeout(limit):
             names = frozenset(plain_name(name) for name in await backend.executor.models())
     except Exception as error:  # noqa: BLE001 - as in `ask`; what was known stays known
-        log.info("backend.models_unknown", extra={"backend": backend.name, "error": str(error) or type(error).__name__})
+        said = str(error) or type(error).__name__
+        if said != backend.unlisted:
+            backend.unlisted = said
+            log.info(
+                "backend %s did not list its models: %s",
+                backend.name,
+                said,
+                extra={"event": "backend.models_unknown", "backend": backend.name},
+            )
         return False
+    backend.unlisted = ""
     changed, backend.known = names != backend.known, names
     return changed
 
