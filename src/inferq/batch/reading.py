@@ -166,8 +166,7 @@ class Reader:
         except UnicodeDecodeError as error:
             return LineError(number, f"expected text in UTF-8, got byte 0x{text[error.start]:02x} at {error.start + 1}")
         except InvalidTask as error:
-            reason = error.args[0]
-            return LineError(number, reason.removeprefix(f"{error.field}: ") if error.field else reason, error.field)
+            return LineError(number, error.reason, error.field)
         return Line(number, key, fields)
 
     # an array --------------------------------------------------------------------------------------------------------

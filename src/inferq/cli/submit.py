@@ -311,10 +311,7 @@ async def submitted(queue: AsyncDoor, submissions: list[Submission]) -> list[Asy
     try:
         return await queue.submit_many(submissions)
     except InvalidTask as error:
-        if len(submissions) == 1:
-            for place in ("submissions[0].", "submissions[0]: "):
-                error.args = (str(error).removeprefix(place),)
-        raise
+        raise (error.out_of("submissions[0]") if len(submissions) == 1 else error) from None
 
 
 async def _stream(app: App, queue: AsyncDoor, task_id: str) -> None:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from inferq.client.asking import Asking
+from inferq.client.changing import Changing
 from inferq.client.files import save_new
-from inferq.client.transport import Query, Request, Transport, delete, get, post
-from inferq.client.watching import Watching, task_id
+from inferq.client.transport import Transport, get, post
+from inferq.client.watching import Watching
 from inferq.clock import SystemClock, seconds
 from inferq.config.secret import Secret
-from inferq.door import QueueStats, checked_ids, checked_text
-from inferq.errors import InferqError, InvalidTask, StoreClosed
+from inferq.door.arguments import prepared
+from inferq.errors import StoreClosed
 from inferq.handle import AsyncHandle, Duration
-from inferq.intake import checked, checked_priority
-from inferq.store import Cursor, Page, StoreStats, Where, checked_cursor, page_size, query_of
-from inferq.task import AttemptRecord, Submission, Task, new_id
-from inferq.waiting import Waiting
-from inferq.wire.native import (
-    Listing,
-    StatsView,
-    Submitted,
-    TaskView,
-)
+from inferq.intake import checked
+from inferq.store import StoreStats
+from inferq.task import Submission, new_id
+from inferq.wire.native import Listing, Submitted
 
 if TYPE_CHECKING:
     from inferq.door.archive import ArchiveDoor
@@ -38,15 +33,11 @@ if TYPE_CHECKING:
     from inferq.door.schedules import SchedulesDoor
     from inferq.door.webhooks import WebhooksDoor
 
-_LARGEST_PAGE: Final = 1000
-"""Tasks that a server gives at once; a page may be shorter than its limit."""
 _LONG: Final = 3600.0
 """Seconds that looking through a whole store may take."""
-_AT_ONCE: Final = 16
-"""Requests of one call that are out at the same time."""
 
 
-class AsyncClient(Watching):
+class AsyncClient(Asking, Watching, Changing):
     """The queue of a server, as if it were in this program.
 
         async with AsyncClient("http://127.0.0.1:7125", api_key="iq_...") as queue:
@@ -159,114 +150,11 @@ class AsyncClient(Watching):
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
         """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
-        given_all: Any = submissions
-        if not isinstance(given_all, Iterable) or isinstance(given_all, str | bytes | Mapping):
-            raise InvalidTask(f"expected a list of submissions, got {type(given_all).__name__}", field="submissions")
-        bodies = []
-        for index, given in enumerate(submissions):
-            try:
-                bodies.append(_body(given))
-            except InvalidTask as error:
-                raise _in_list(error, index) from None
+        bodies = prepared(submissions, _body)
         if not bodies:
             return []
         kept = await self.transport.ask(post("tasks", json=bodies, again=True), Listing[Submitted])
         return [AsyncHandle(self, one.id) for one in kept.items]
-
-    # ask -------------------------------------------------------------------------------------------------------------
-
-    async def get(self, id: str) -> Task:
-        """Raises TaskNotFound."""
-        return (await self.transport.ask(get("tasks", task_id(id)), TaskView)).task()
-
-    async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:
-        """One page, newest first unless the filter says otherwise; pass the page's `after` to go on, until that is None."""
-        said = query_of(where)
-        wanted = page_size(limit, said)
-        query: Query = {"q": str(said) or None, "limit": min(wanted, _LARGEST_PAGE), "after": checked_cursor(after)}
-        page = await self.transport.ask(get("tasks", query=query), Listing[TaskView])
-        return Page([view.task() for view in page.items], int(page.next) if page.next is not None and page.next.isdecimal() else page.next)
-
-    async def attempts(self, id: str) -> builtins.list[AttemptRecord]:
-        """Ended attempts of a task, first to last."""
-        return (await self.transport.ask(get("tasks", task_id(id), "attempts"), Listing[AttemptRecord])).items
-
-    async def stats(self) -> QueueStats:
-        """Counts, from maintained counters."""
-        view = await self.transport.ask(get("stats"), StatsView)
-        return QueueStats(
-            states=view.states,
-            total=view.total,
-            pending_by_priority={int(priority): count for priority, count in view.pending_by_priority.items()},
-            pending_by_lane=view.pending_by_lane,
-            workers_active=view.workers_active,
-            workers_idle=view.workers_idle,
-            paused=view.paused,
-            executed_local=view.executed_local,
-            executed_remote=view.executed_remote,
-            draining=view.draining,
-        )
-
-    async def explain(self, id: str) -> Waiting:
-        """Why a task waits: the gate that holds it, its position, an estimated start. Raises TaskNotFound."""
-        return await self.transport.ask(get("tasks", task_id(id), "why"), Waiting)
-
-    # change ----------------------------------------------------------------------------------------------------------
-
-    async def cancel(self, *ids: str, reason: str = "") -> None:
-        """Raises TaskNotFound, WrongState (of the first that had ended; the others are cancelled)."""
-        body = {"reason": checked_text(reason, "reason", empty=True)}
-        await self._each(ids, lambda one: post("tasks", one, "cancel", json=body))
-
-    async def set_priority(self, id: str, priority: int | str) -> None:
-        """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
-        body = {"priority": checked_priority(priority)}
-        await self.transport.send(post("tasks", task_id(id), "priority", json=body, again=True))
-
-    async def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        await self._each(ids, lambda one: post("tasks", one, "retry"))
-
-    async def delete(self, *ids: str) -> None:
-        """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""
-        await self._each(ids, lambda one: delete("tasks", one))
-
-    async def _each(self, ids: tuple[str, ...], request: Callable[[str], Request]) -> None:
-        """Make a change of every task; of none when one of them does not exist. The first refusal is raised when all are done."""
-        once = [*dict.fromkeys(checked_ids(ids))]
-        slots = asyncio.Semaphore(_AT_ONCE)
-
-        async def bounded(asked: Request) -> InferqError | None:
-            async with slots:
-                try:
-                    await self.transport.send(asked)
-                except InferqError as error:
-                    return error
-            return None
-
-        if len(once) > 1:
-            for missing in await asyncio.gather(*(bounded(get("tasks", task_id(id))) for id in once)):
-                if missing is not None:
-                    raise missing
-        for refused in await asyncio.gather(*(bounded(request(task_id(id))) for id in once)):
-            if refused is not None:
-                raise refused
-
-    async def pause(self, scope: str = "*") -> None:
-        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
-        await self.transport.send(post("pause", json={"scope": checked_text(scope, "scope")}, again=True))
-
-    async def resume(self, scope: str = "*") -> None:
-        """Undo `pause` of the same scope; without one also `drain`. Raises InvalidTask."""
-        await self.transport.send(post("resume", json={"scope": checked_text(scope, "scope")}, again=True))
-
-    async def drain(self) -> None:
-        """Take the queue out of service, in every process: nothing starts, and servers say on /readyz that they are not ready."""
-        await self.transport.send(post("drain", again=True))
-
-    async def paused(self) -> frozenset[str]:
-        """Paused scopes."""
-        return frozenset((await self.stats()).paused)
 
     # the store -------------------------------------------------------------------------------------------------------
 
@@ -291,9 +179,3 @@ def _body(given: Submission | Mapping[str, Any]) -> dict[str, Any]:
     body["stream"] = submission.stream
     body.setdefault("key", f"client-{new_id()}")
     return body
-
-
-def _in_list(error: InvalidTask, index: int) -> InvalidTask:
-    error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
-    error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"
-    return error

@@ -6,7 +6,6 @@ import asyncio
 import builtins
 import logging
 import math
-from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
@@ -15,9 +14,10 @@ import msgspec
 
 from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
+from inferq.client.held import Held, task_id
 from inferq.client.transport import Request, Transport, get
-from inferq.door import AsyncDoor, checked_position, checked_seconds, is_text
-from inferq.errors import InferqError, ProtocolError, TaskNotFound, WaitTimeout
+from inferq.door import checked_position, checked_seconds
+from inferq.errors import InferqError, ProtocolError, WaitTimeout
 from inferq.events import EVENT_TYPES, Event, type_filter
 from inferq.handle import Duration
 from inferq.store import LoggedChunk, Position
@@ -36,7 +36,7 @@ _SLACK: Final = 5.0
 """Seconds beyond a wait's limit that its last answer may take."""
 
 
-class Watching(AsyncDoor):
+class Watching(Held):
     """What of a client waits and watches."""
 
     _patience: float
@@ -46,11 +46,6 @@ class Watching(AsyncDoor):
         self._polling = 0
         self._turns = asyncio.Semaphore(_POLLS)
         self._ends = Ends(lambda types, opened: self._events(types, None, opened), self.keep)
-
-    @property
-    @abstractmethod
-    def transport(self) -> Transport:
-        """What carries requests to the server. Raises StoreClosed."""
 
     async def wait(self, id: str, timeout: Duration | None = None) -> Task:
         """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
@@ -201,13 +196,6 @@ class Watching(AsyncDoor):
             task.cancel()
 
         return stop
-
-
-def task_id(id: str) -> str:
-    """What may stand in an address as the id of a task. Raises TaskNotFound."""
-    if not is_text(id) or not id:
-        raise TaskNotFound(f"expected the id of a task, got {id!r}")
-    return id
 
 
 def _tell(callback: Callable[[Event], None], event: Event) -> None:

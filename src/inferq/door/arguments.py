@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from inferq.clock import Clock, seconds
 from inferq.errors import InvalidTask, TaskNotFound
 from inferq.handle import Duration
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 _LONGEST: Final = 1000 * 365.25 * 86_400
 Moment = datetime | Duration
@@ -39,6 +42,20 @@ def instant_of(moment: Moment | None, field: str, clock: Clock) -> int | None:
     if after > _LONGEST:
         raise InvalidTask(f"expected at most {_LONGEST:g} s (1,000 years) from now, got {after:g}", field=field)
     return clock.read().wall + round(after * 1000)
+
+
+def prepared(given: Iterable[Given], make: Callable[[Given], Made]) -> list[Made]:
+    """Each of the submissions made ready to be kept. Raises InvalidTask, which names the wrong one: `submissions[3].payload...`."""
+    whole: Any = given
+    if not isinstance(whole, Iterable) or isinstance(whole, str | bytes | Mapping):
+        raise InvalidTask(f"expected a list of submissions, got {type(whole).__name__}", field="submissions")
+    made = []
+    for index, one in enumerate(given):
+        try:
+            made.append(make(one))
+        except InvalidTask as error:
+            raise error.within(f"submissions[{index}]") from None
+    return made
 
 
 def is_text(value: object) -> bool:

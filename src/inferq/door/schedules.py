@@ -260,7 +260,4 @@ def template_of(body: ScheduleFields) -> Submission:
 
 def in_task(error: InvalidTask) -> InvalidTask:
     """The same error, of the same class, with its place inside the schedule."""
-    if not error.field.startswith("task"):
-        error.args = (f"task.{error.args[0]}" if error.field else f"task: {error.args[0]}",)
-        error.field = f"task.{error.field}" if error.field else "task"
-    return error
+    return error if error.field.startswith("task") else error.within("task")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from inferq.errors.base import InferqError
 
@@ -17,6 +17,26 @@ class InvalidTask(InferqError):
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the field."""
+        return str(self.args[0]).removeprefix(f"{self.field}: ") if self.field else str(self.args[0])
+
+    def at(self, field: str) -> Self:
+        """The same error, of that field."""
+        self.args = (f"{field}: {self.reason}" if field else self.reason,)
+        self.field = field
+        return self
+
+    def within(self, place: str) -> Self:
+        """The same error, of what stands at `place` in something larger."""
+        return self.at(f"{place}.{self.field}" if self.field else place)
+
+    def out_of(self, place: str) -> Self:
+        """The same error, as if what stands at `place` stood alone: the inverse of `within`."""
+        inside = self.field == place or self.field.startswith(f"{place}.")
+        return self.at(self.field.removeprefix(place).removeprefix(".")) if inside else self
 
 
 class UnknownExecutor(InvalidTask):

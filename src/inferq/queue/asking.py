@@ -6,9 +6,7 @@ import builtins
 from typing import TYPE_CHECKING
 
 from inferq.door import QueueStats, is_text
-from inferq.errors import (
-    TaskNotFound,
-)
+from inferq.errors import TaskNotFound
 from inferq.query import search
 from inferq.queue.held import Held
 from inferq.store import Cursor, Page, Where, checked_cursor, page_size, query_of

@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from inferq.door import checked_ids, checked_text
-from inferq.errors import (
-    InvalidTask,
-    WrongState,
-)
+from inferq.errors import InvalidTask, WrongState
 from inferq.intake import checked_priority
 from inferq.queue.held import Held
 from inferq.task import DRAIN

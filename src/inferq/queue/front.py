@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferq.clock import Clock, SystemClock
 from inferq.config import BackendSettings, Settings, load
-from inferq.errors import (
-    InvalidTask,
-    Rejected,
-)
+from inferq.door.arguments import prepared
+from inferq.errors import Rejected
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
@@ -194,23 +192,16 @@ class AsyncQueue(Asking, Watching, Changing, Working):
 
     async def submit_many(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[AsyncHandle]:
         """Keep them all in one transaction, or none; handles in order. An error names the wrong one: `submissions[3].payload...`."""
-        given_all: Any = submissions
-        if not isinstance(given_all, Iterable) or isinstance(given_all, str | bytes | Mapping):
-            raise InvalidTask(f"expected a list of submissions, got {type(given_all).__name__}", field="submissions")
-        places, bound = self._places(), self._settings.store.max_payload_bytes
-        tasks = []
-        for index, given in enumerate(submissions):
-            try:
-                if isinstance(given, Submission):
-                    refuse_origin(given.batch, given.schedule)
-                elif isinstance(given, Mapping):
-                    refuse_origin(given.get("batch"), given.get("schedule"))
-                tasks.append(admit(given, places.executor_of, max_bytes=bound))
-            except InvalidTask as error:
-                error.args = (f"submissions[{index}]{'.' if error.field else ': '}{error.args[0]}",)
-                error.field = f"submissions[{index}].{error.field}" if error.field else f"submissions[{index}]"
-                raise
-        return await self._keep(tasks)
+        executor_of, bound = self._places().executor_of, self._settings.store.max_payload_bytes
+
+        def admitted(given: Submission | Mapping[str, Any]) -> NewTask:
+            if isinstance(given, Submission):
+                refuse_origin(given.batch, given.schedule)
+            elif isinstance(given, Mapping):
+                refuse_origin(given.get("batch"), given.get("schedule"))
+            return admit(given, executor_of, max_bytes=bound)
+
+        return await self._keep(prepared(submissions, admitted))
 
     async def _keep(self, tasks: builtins.list[NewTask]) -> builtins.list[AsyncHandle]:
         store = self.store

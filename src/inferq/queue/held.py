@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from inferq.clock import Clock
 from inferq.config import Settings
 from inferq.door import AsyncDoor
-from inferq.errors import (
-    StoreClosed,
-)
+from inferq.errors import StoreClosed
 from inferq.hub import Hub
 from inferq.store import Store
 

@@ -175,7 +175,7 @@ class Check:
                 error.args = (f"line {line.number}: {error}",)
                 raise
             except InvalidTask as error:
-                self.refuse(LineError(line.number, plain(error), error.field))
+                self.refuse(LineError(line.number, error.reason, error.field))
 
 
 def _number(error: LineError) -> int:
@@ -187,9 +187,3 @@ def halfway(error: StoreError, batch: str, added: int, count: int) -> None:
     if added:
         kept = f"{added:,} of {count:,} lines are kept in batch {batch}"
         error.args = (f"{str(error).partition(';')[0]}; {kept}: mend that, then load the same again with resume",)
-
-
-def plain(error: InvalidTask) -> str:
-    """Its text without the field, which stands beside it."""
-    text = str(error.args[0])
-    return text.removeprefix(f"{error.field}: ") if error.field else text

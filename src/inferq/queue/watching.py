@@ -7,11 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from inferq.door import checked_position, checked_seconds
-from inferq.errors import (
-    StoreClosed,
-    TaskNotFound,
-    WaitTimeout,
-)
+from inferq.errors import StoreClosed, TaskNotFound, WaitTimeout
 from inferq.events import Event, type_filter
 from inferq.handle import Duration
 from inferq.queue.held import Held

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from inferq.clock import seconds
 from inferq.config import DEFAULT_BACKENDS, BackendSettings, Changes, Settings, changes
-from inferq.errors import (
-    ConfigError,
-)
+from inferq.errors import ConfigError
 from inferq.executor import Executor, Health
 from inferq.handle import Duration
 from inferq.queue.held import Held

@@ -94,7 +94,7 @@ async def submit(call: Call) -> Reply:
         submission = call.authorise(body.submission(_now(), streamed=_streamed, key=key))
         (handle,) = await call.queue.submit_many([submission])
     except InvalidTask as error:
-        raise _alone(error) from None
+        raise error.out_of("submissions[0]") from None
     made = await _submitted(call, submission, handle.id, mark)
     return Reply(made, 200 if made.known else 201, {"location": f"{call.root}/api/tasks/{made.id}"})
 
@@ -105,8 +105,7 @@ async def _submit_all(call: Call, given: list[SubmitBody], mark: str) -> list[Su
         try:
             submissions.append(call.authorise(body.submission(_now(), streamed=_streamed)))
         except InvalidTask as error:
-            error.field = f"submissions[{index}].{error.field}"
-            raise
+            raise error.within(f"submissions[{index}]") from None
     handles = await call.queue.submit_many(submissions)
     return [await _submitted(call, submission, handle.id, mark) for submission, handle in zip(submissions, handles, strict=True)]
 
@@ -120,13 +119,6 @@ async def _submitted(call: Call, submission: Submission, id: str, mark: str) -> 
     due = submission.scheduled_at
     state = State.SCHEDULED if due is not None and due > _now() else State.PENDING
     return Submitted(id, id, state, submission.executor, submission.action, submission.model, submission.priority, due)
-
-
-def _alone(error: InvalidTask) -> InvalidTask:
-    """The error of a list of one, as if there had been no list."""
-    error.args = (str(error).removeprefix("submissions[0].").removeprefix("submissions[0]: "),)
-    error.field = error.field.removeprefix("submissions[0]").removeprefix(".")
-    return error
 
 
 def _streamed(action: str) -> bool:

@@ -11,8 +11,8 @@ from inferq.batch import Batch, BatchItem
 from inferq.door.batch_sources import Row, Source
 from inferq.door.batches import DEFAULT_MAX_ERRORS, AsyncBatch, BatchesDoor, Failures, Loaded, Progress
 from inferq.handle import Duration
-from inferq.sync.door import Door
 from inferq.sync.group import Group
+from inferq.sync.life import Life
 from inferq.task import State
 
 
@@ -21,7 +21,7 @@ class BatchHandle:
 
     __slots__ = ("_asynchronous", "_queue")
 
-    def __init__(self, queue: Door[Any], asynchronous: AsyncBatch) -> None:
+    def __init__(self, queue: Life[Any], asynchronous: AsyncBatch) -> None:
         self._queue = queue
         self._asynchronous = asynchronous
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from inferq.sync.door import Door
+    from inferq.sync.submitting import Submitting
 
 T = TypeVar("T")
 
@@ -15,6 +15,6 @@ class Group(Generic[T]):
 
     __slots__ = ("_asynchronous", "_queue")
 
-    def __init__(self, queue: Door[Any], asynchronous: T) -> None:
+    def __init__(self, queue: Submitting[Any], asynchronous: T) -> None:
         self._queue = queue
         self._asynchronous = asynchronous
