@@ -53,3 +53,14 @@ async def test_only_administrators_may_and_a_wrong_body_is_a_problem(site: Any) 
     assert problem["detail"].startswith("line 1: this is no archive of inferq")
     status, body, _ = await site.ask("POST", "/api/store/import?dry_run=true", data=b'{"kind":"inferq","format":1}', headers=LINES | admin)
     assert (status, body["whole"], body["dry_run"]) == (200, False, True)
+
+
+async def test_a_server_gives_space_back_to_administrators(site: Any) -> None:
+    async with AsyncClient(site.url) as client:
+        would = await client.compact(dry_run=True)
+        done = await client.compact()
+    assert would.dry_run
+    assert not done.dry_run
+    assert 0 < done.after <= done.before
+    operator = {"authorization": f"Bearer {(await site.queue.keys.create('op', role='operator')).secret}"}
+    assert (await site.ask("POST", "/api/store/compact", headers=operator))[0] == 403

@@ -18,6 +18,8 @@ db = LazyGroup(
         "export": Verb("inferq.cli.archive:export", "Write the whole store as JSON lines, while work goes on."),
         "import": Verb("inferq.cli.archive:import_", "Take an archive of `inferq db export` into the store, empty or not."),
         "check": Verb("inferq.cli.db:check", "Look for damage in the store."),
+        "compact": Verb("inferq.cli.storefile:compact", "Give the space of removed tasks back to the disk."),
+        "migrate": Verb("inferq.cli.storefile:migrate", "Bring a store of an older inferq to the newest schema."),
         "stats": Verb("inferq.cli.db:stats", "Print the store's numbers."),
     },
     help="Back up, carry over, check and measure the store.",

@@ -20,7 +20,7 @@ from inferq.door.arguments import prepared
 from inferq.errors import StoreClosed
 from inferq.handle import AsyncHandle, Duration
 from inferq.intake import checked
-from inferq.store import StoreStats
+from inferq.store import Compacted, StoreStats
 from inferq.task import Submission, new_id
 from inferq.wire.native import Listing, Submitted
 
@@ -162,6 +162,10 @@ class AsyncClient(Asking, Watching, Changing):
         """A consistent copy into a new file on this machine, while work goes on. Raises StoreError when the file exists."""
         async with self.transport.stream(get("store", "backup"), timeout=_LONG) as reply:
             await save_new(Path(path), reply.chunks())
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give space that removed tasks have left in the store back to the disk; nobody can write meanwhile."""
+        return await self.transport.ask(post("store", "compact", query={"dry_run": dry_run}), Compacted, timeout=_LONG)
 
     async def check(self) -> builtins.list[str]:
         """What is wrong with the store; empty when it is sound."""

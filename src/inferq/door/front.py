@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferq.door.submitting import Submitting
-from inferq.store import StoreStats
+from inferq.store import Compacted, StoreStats
 
 if TYPE_CHECKING:
     from inferq.door.archive import ArchiveDoor
@@ -62,6 +62,11 @@ class AsyncDoor(Submitting):
     @abstractmethod
     async def backup(self, path: str | Path) -> None:
         """A consistent copy into a new file, while work goes on."""
+
+    @abstractmethod
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give space that removed tasks have left in the store back to the disk; nobody can write meanwhile. With `dry_run` only say how
+        much. Raises Conflict for a large store in which tasks run, StoreFull where there is no room for the copy that it takes."""
 
     @abstractmethod
     async def check(self) -> builtins.list[str]:

@@ -20,7 +20,7 @@ from inferq.queue.asking import Asking
 from inferq.queue.changing import Changing
 from inferq.queue.watching import Watching
 from inferq.queue.working import Working
-from inferq.store import Store, StoreStats
+from inferq.store import Compacted, Store, StoreStats
 from inferq.stores import open_store
 from inferq.task import NewTask, Submission
 
@@ -220,6 +220,10 @@ class AsyncQueue(Asking, Watching, Changing, Working):
     async def backup(self, path: str | Path) -> None:
         """A consistent copy into a new file, while work goes on."""
         await self.store.backup(Path(path))
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give space that removed tasks have left in the store back to the disk; nobody can write meanwhile."""
+        return await self.store.compact(dry_run=dry_run)
 
     async def check(self) -> builtins.list[str]:
         """What is wrong with the store; empty when it is sound."""

@@ -15,10 +15,10 @@ from msgspec import Meta
 
 from inferq.access import may, require_everything
 from inferq.archive import Imported, Opening
-from inferq.errors import InvalidTask, StoreError
+from inferq.errors import Conflict, InvalidTask, StoreError
 from inferq.server.call import Call, Reply, Streamed
 from inferq.server.route import Lines, Ndjson, Plain, Route, route
-from inferq.store import StoreStats
+from inferq.store import Compacted, StoreStats
 from inferq.wire.native import Listing
 
 _MEDIA: Final = "application/vnd.sqlite3"
@@ -48,6 +48,17 @@ async def backup(call: Call) -> Reply:
     """Give a consistent copy of the whole store, while work goes on. An answer that is cut short is no copy."""
     require_everything(call.principal)
     return await _sent(call, call.queue.backup, _MEDIA)
+
+
+class CompactQuery(msgspec.Struct, forbid_unknown_fields=True):
+    dry_run: Annotated[bool, Meta(description="Only say how much would come back.")] = False
+
+
+@route("POST", "/api/store/compact", role="admin", query=CompactQuery, returns={200: Compacted}, errors=(Conflict,))
+async def compact(call: Call) -> Reply:
+    """Give space that removed tasks have left in the store back to the disk. Nobody can write meanwhile."""
+    require_everything(call.principal)
+    return Reply(await call.queue.compact(dry_run=call.query.dry_run))
 
 
 class ExportQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,4 +154,4 @@ def _read(file: Path, place: int) -> bytes:
         return copy.read(_PIECE)
 
 
-ROUTES: Final[list[Route]] = [stats, check, backup, export, import_]
+ROUTES: Final[list[Route]] = [stats, check, backup, compact, export, import_]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from inferq.store.batches import BatchFilter
 from inferq.store.change import Change, Grown, Listener, LoggedChunk, Position
 from inferq.store.contract import Store
-from inferq.store.figures import Ahead, Counts, Executed, Retention, StoreStats
+from inferq.store.figures import Ahead, Compacted, Counts, Executed, Retention, StoreStats
 from inferq.store.listing import Cursor, Filter, Page, Where, checked_cursor, page_size, query_of
 from inferq.store.record import Record, RecordPut
 
@@ -17,6 +17,7 @@ __all__ = [
     "Ahead",
     "BatchFilter",
     "Change",
+    "Compacted",
     "Counts",
     "Cursor",
     "Executed",

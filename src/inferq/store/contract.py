@@ -13,7 +13,7 @@ from inferq.executor import Chunk
 from inferq.query import Search
 from inferq.store.batches import BatchStore
 from inferq.store.change import Listener, LoggedChunk, Position
-from inferq.store.figures import Ahead, Counts, Executed, Retention, StoreStats
+from inferq.store.figures import Ahead, Compacted, Counts, Executed, Retention, StoreStats
 from inferq.store.listing import Cursor, Page
 from inferq.store.record import Record, RecordPut
 from inferq.task import AttemptRecord, Claim, Head, NewTask, Outcome, State, Task, TaskResult
@@ -235,6 +235,10 @@ class Store(BatchStore, Protocol):
 
     async def check(self) -> list[str]:
         """What is wrong with the store, one line each; empty when it is sound."""
+        ...
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give space that nothing uses back to the disk. Raises Conflict where that would hold up running tasks, StoreFull."""
         ...
 
     async def stats(self) -> StoreStats: ...

@@ -56,6 +56,17 @@ class StoreStats(msgspec.Struct, frozen=True):
     """Of the disk that it is kept on; 0 where it is on none."""
 
 
+class Compacted(msgspec.Struct, frozen=True):
+    """What compacting gave back: bytes on disk before and after, of which `free` had been unused, and the `seconds` it took. With
+    `dry_run` nothing was changed, and `after` is what it would be."""
+
+    before: int
+    after: int
+    free: int
+    seconds: float
+    dry_run: bool = False
+
+
 class Retention(msgspec.Struct, frozen=True):
     """What may stay, for one final state: seconds since the end, number of tasks, bytes of payload and result; None is unbounded."""
 

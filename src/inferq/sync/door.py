@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from inferq.store import StoreStats
+from inferq.store import Compacted, StoreStats
 from inferq.sync.life import D
 from inferq.sync.submitting import Submitting
 
@@ -86,6 +86,10 @@ class Door(Submitting[D]):
     def backup(self, path: str | Path) -> None:
         """A consistent copy into a new file, while work goes on."""
         self.call(self.asynchronous.backup(path))
+
+    def compact(self, *, dry_run: bool = False) -> Compacted:
+        """Give space that removed tasks have left in the store back to the disk; nobody can write meanwhile."""
+        return self.call(self.asynchronous.compact(dry_run=dry_run))
 
     def check(self) -> builtins.list[str]:
         """What is wrong with the store; empty when it is sound."""

@@ -56,11 +56,11 @@ def open_file(path: str, durability: Durability) -> sqlite3.Connection:
     if path != MEMORY:
         _check_place(Path(path))
     try:
-        db = _connect(path)
+        db = connect(path)
     except sqlite3.Error as error:
         raise named(error, path) from error
     try:
-        _refuse_foreign(db, path)
+        refuse_foreign(db, path)
         # Payloads of a kilobyte or two are the rule: on 4 KB pages a quarter of each page would stay empty.
         db.execute("PRAGMA page_size = 8192")
         db.execute("PRAGMA journal_mode = WAL")
@@ -68,7 +68,7 @@ def open_file(path: str, durability: Durability) -> sqlite3.Connection:
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         db.execute("PRAGMA journal_size_limit = 67108864")
         db.execute("PRAGMA temp_store = MEMORY")
-        _migrate(db)
+        migrate(db)
     except sqlite3.Error as error:
         db.close()
         raise named(error, path) from error
@@ -86,7 +86,7 @@ def open_reader(path: str) -> sqlite3.Connection:
     return db
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000, cached_statements=256)
 
 
@@ -103,7 +103,7 @@ def _check_place(path: Path) -> None:
         raise StoreReadOnly(f"expected to write {path}, but it or its directory is read-only; change the rights or choose another place")
 
 
-def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
+def refuse_foreign(db: sqlite3.Connection, path: str) -> None:
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if application == APPLICATION_ID:
@@ -117,13 +117,13 @@ def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
         raise StoreDamaged(f"{path} is another program's database, not a store of inferq; choose another file")
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def migrate(db: sqlite3.Connection, to: int = len(MIGRATIONS)) -> None:
     """Apply what is missing, each migration in a transaction of its own; two processes at once apply it once."""
     while True:
         db.execute("BEGIN IMMEDIATE")
         try:
             done = db.execute("PRAGMA user_version").fetchone()[0]
-            if done >= len(MIGRATIONS):
+            if done >= to:
                 db.execute("COMMIT")
                 return
             for statement in _statements(MIGRATIONS[done][1]):

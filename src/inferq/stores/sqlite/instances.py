@@ -20,6 +20,11 @@ def boot_id() -> str:
         return ""
 
 
+def taken(folder: Path) -> list[str]:
+    """Names of the instances whose processes live: their locks are held."""
+    return sorted(file.stem for file in folder.glob("*.lock") if not Instances._is_free(file))
+
+
 class Instances:
     """This process's lock and the judgement over others; None as folder (a store in memory) knows nobody else."""
 

@@ -27,6 +27,7 @@ from inferq.query import Search
 from inferq.store import (
     Ahead,
     Change,
+    Compacted,
     Counts,
     Cursor,
     Executed,
@@ -39,7 +40,7 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import arrivals, audit, changes, files, finishing, limits, listing, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, compacting, files, finishing, limits, listing, reads, records, upkeep, verbs
 from inferq.stores.sqlite.batch_store import BatchVerbs
 from inferq.stores.sqlite.conditions import Flows
 from inferq.stores.sqlite.instances import Instances
@@ -362,6 +363,11 @@ class SQLiteStore(BatchVerbs):
 
     async def check(self) -> list[str]:
         return await self._ask(files.problems)
+
+    async def compact(self, *, dry_run: bool = False) -> Compacted:
+        # By the writer, between two commits: nobody here can be in its way.
+        found: Compacted = await self._call(None, partial(compacting.compact, path=self._path, dry_run=dry_run))
+        return found
 
     async def stats(self) -> StoreStats:
         def ask(db: sqlite3.Connection) -> StoreStats:
