@@ -40,6 +40,22 @@ async def test_a_cut_stream_goes_on_after_the_last_chunk_that_came(scripted: Scr
     assert [asked.headers.get("last-event-id") for asked in scripted.asked] == [None, "1-2", "1-2", "1-2"]
 
 
+@pytest.mark.parametrize("after", [Position(1, 10**12), Position(10**9, 1), Position(-1, 0), Position(1, 1.5), "1-1", None])  # type: ignore[arg-type]
+async def test_a_place_that_is_none_is_the_same_error_on_both_sides(site: Site, after: Any) -> None:
+    handle = await site.client.chat("m", "hello", executor="echo")
+    for door in (site.queue, site.client):
+        with pytest.raises(inferq.InvalidTask, match="expected a place in a stream") as caught:
+            [logged async for logged in door.stream(handle.id, after)]
+        assert caught.value.field == "after"
+
+
+@pytest.mark.parametrize("after", [2**53, 10**30, -1, 1.5, "1"])
+async def test_a_position_that_is_none_is_the_same_error_on_both_sides(site: Site, after: Any) -> None:
+    for door in (site.queue, site.client):
+        with pytest.raises(inferq.InvalidTask, match="expected the position of an event"):
+            [event async for event in door.events(after=after)]
+
+
 async def test_a_reader_that_knows_its_place_asks_from_there(scripted: Scripted, client: AsyncClient) -> None:
     scripted.script = [streams(("2-8", END), end=True)]
     assert await read(client, Position(2, 7)) == [(8, "completed")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ from inferq.config import WorkerSettings
 from inferq.server import create_app
 from inferq.server.serving import Server
 from inferq.testing import EchoExecutor
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not let test files import each other
 
 
 class Site:

@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from hostilekit import frame, handshake, nothing_left
 
 from inferq.testing import wait_until
 
 Chat = Callable[..., dict[str, Any]]
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-@asynccontextmanager
-async def nothing_left(site: Any) -> AsyncIterator[None]:
-    """Inside, clients may do what they want; afterwards descriptors, tasks and connections are what they were."""
-    await site.get("/api/stats")
-    # The store's readers open their connections when they are first needed.
-    await asyncio.gather(*(site.queue.stats() for _ in range(100)))
-    gc.collect()
-    before, tasks = descriptors(), len(asyncio.all_tasks())
-    yield
-    await wait_until(lambda: not site.server.server_state.tasks, timeout=20)
-    await wait_until(lambda: len(site.server.server_state.connections) <= 1, timeout=20)  # the test's own, kept alive
-    await wait_until(lambda: len(asyncio.all_tasks()) <= tasks, timeout=20)
-    await wait_until(lambda: descriptors() <= before, timeout=20)
-    assert site.app.sockets == 0
-
-
-async def handshake(url: str, reading: int | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A WebSocket by hand: this client does not even answer a ping."""
-    host, port = url.removeprefix("http://").split(":")
-    raw = socket.socket()
-    raw.setblocking(False)
-    if reading is not None:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, reading)
-    await asyncio.get_running_loop().sock_connect(raw, (host, int(port)))
-    reader, writer = await asyncio.open_connection(sock=raw, limit=1024)
-    writer.write(
-        f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert b"101" in head.split(b"\r\n")[0]
-    return reader, writer
-
-
-def frame(text: bytes) -> bytes:
-    """A masked text frame (RFC 6455, section 5.2); the mask of zeros leaves the text as it is."""
-    size = len(text)
-    head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
-    return head + b"\0\0\0\0" + text
 
 
 async def test_a_thousand_idle_sockets_cost_little_and_leave_nothing(site: Any, chat: Chat) -> None:

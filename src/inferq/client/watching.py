@@ -16,7 +16,7 @@ from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
 from inferq.client.held import Held, task_id
 from inferq.client.transport import Request, Transport, get
-from inferq.door import checked_position, checked_seconds
+from inferq.door import checked_place, checked_position, checked_seconds
 from inferq.errors import InferqError, ProtocolError, WaitTimeout
 from inferq.events import EVENT_TYPES, Event, type_filter
 from inferq.handle import Duration
@@ -119,7 +119,7 @@ class Watching(Held):
         return await self.transport.ask(get("tasks", task_id(id), "result"), TaskResult)
 
     async def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
-        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound.
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound, InvalidTask.
 
         A lost connection is made again and goes on after the last chunk that came.
         """
@@ -129,7 +129,7 @@ class Watching(Held):
             asked = get("tasks", task_id(id), "stream")
             return asked if place is None else msgspec.structs.replace(asked, headers={"Last-Event-ID": place})
 
-        place = None if after == Position() else position_text(after)
+        place = None if checked_place(after) == Position() else position_text(after)
         async with aclosing(follow(transport, request, place, patience=self._patience)) as events:
             async for event in events:
                 if event.id is None:

@@ -9,11 +9,15 @@ from typing import Any, Final, TypeVar
 from inferq.clock import Clock, seconds
 from inferq.errors import InvalidTask, TaskNotFound
 from inferq.handle import Duration
+from inferq.store import Position
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 _LONGEST: Final = 1000 * 365.25 * 86_400
+_LARGEST_POSITION: Final = 2**53
+_LARGEST_PLACE: Final = (10**9, 10**12)
+"""Of attempt and index; the wire says the same."""
 Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
 
@@ -76,6 +80,14 @@ def checked_text(value: str, field: str, *, empty: bool = False) -> str:
     return value
 
 
+def checked_place(after: Position) -> Position:
+    """A place in a task's stream. Raises InvalidTask."""
+    numbers = (after.attempt, after.index) if type(after) is Position else (-1, -1)
+    if not all(type(number) is int and 0 <= number < limit for number, limit in zip(numbers, _LARGEST_PLACE, strict=True)):
+        raise InvalidTask(f"expected a place in a stream such as Position(1, 42), got {after!r}", field="after")
+    return after
+
+
 def checked_ids(ids: Sequence[str]) -> Sequence[str]:
     """Raises TaskNotFound for what cannot be an id."""
     for id in ids:
@@ -86,7 +98,7 @@ def checked_ids(ids: Sequence[str]) -> Sequence[str]:
 
 def checked_position(after: int | None) -> int | None:
     """A place in the event log. Raises InvalidTask."""
-    if after is not None and (type(after) is not int or after < 0):
+    if after is not None and (type(after) is not int or not 0 <= after < _LARGEST_POSITION):
         raise InvalidTask(
             f"expected the position of an event (0 is the beginning of the log) or None for from now on, got {after!r}", field="after"
         )

@@ -64,7 +64,7 @@ class Watching(Asking):
 
     @abstractmethod
     def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
-        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound, InvalidTask."""
 
     @abstractmethod
     def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from inferq.door import checked_position, checked_seconds
+from inferq.door import checked_place, checked_position, checked_seconds
 from inferq.errors import StoreClosed, TaskNotFound, WaitTimeout
 from inferq.events import Event, type_filter
 from inferq.handle import Duration
@@ -49,8 +49,8 @@ class Watching(Held):
         return found
 
     def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
-        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound."""
-        return self._watch.stream(id, after)
+        """Every chunk after a place up to and with the `end` record. Raises TaskNotFound, InvalidTask."""
+        return self._watch.stream(id, checked_place(after))
 
     async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.

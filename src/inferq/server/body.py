@@ -84,9 +84,9 @@ def _convert(kind: type[msgspec.Struct], found: dict[str, Any]) -> Any:
     except msgspec.ValidationError as error:
         raise invalid(error, kind, parameters=True) from None
     for name, text in found.items():
-        # The text "null" would pass for no value.
-        if text == "null" and getattr(made, _attribute(kind, name)) is None:
-            raise InvalidRequest("expected a value, got null; leave it out for none", parameter=name)
+        # The text "null" would pass for no value, however it is written.
+        if isinstance(text, str) and text.lower() == "null" and getattr(made, _attribute(kind, name)) is None:
+            raise InvalidRequest(f"expected a value, got {text}; leave it out for none", parameter=name)
     return made
 
 

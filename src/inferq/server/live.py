@@ -17,7 +17,7 @@ from inferq.server.call import Call, Reply, Streamed
 from inferq.server.route import Route, Sse, route
 from inferq.server.stream import SSE
 from inferq.store import LoggedChunk, Position
-from inferq.wire.native import ChunkView, EventPage, position_from, position_text
+from inferq.wire.native import PLACE_PATTERN, ChunkView, EventPage, position_from, position_text
 
 if TYPE_CHECKING:
     from inferq.server.app import App
@@ -35,7 +35,7 @@ class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StreamQuery(msgspec.Struct, forbid_unknown_fields=True):
-    after: Annotated[str, Meta(pattern=r"^[0-9]{1,9}-[0-9]{1,12}$", description="Place to go on after, `attempt-index`.")] | None = None
+    after: Annotated[str, Meta(pattern=PLACE_PATTERN, description="Place to go on after, `attempt-index`.")] | None = None
 
 
 @route(
@@ -56,7 +56,7 @@ async def events(call: Call) -> Reply:
         return Reply(await _page(call, query, types))
     after = query.after
     last = call.header_text("Last-Event-ID")
-    if last is not None:
+    if last:
         if not (last.isascii() and last.isdecimal() and len(last) < 19):
             raise InvalidRequest("expected the position of an event", parameter="Last-Event-ID")
         after = int(last)

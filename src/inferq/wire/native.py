@@ -9,6 +9,7 @@ Shapes that are shared as they are, without a view of their own: `TaskResult` (G
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Generic, TypeVar
 
@@ -253,6 +254,10 @@ class ChunkView(msgspec.Struct, omit_defaults=True):
         return LoggedChunk(position, Chunk(self.kind, self.text, self.data))
 
 
+PLACE_PATTERN: Final = r"^[0-9]{1,9}-[0-9]{1,12}$"
+"""A place in a stream, within what a store can hold."""
+
+
 def position_text(position: Position) -> str:
     """A place in a stream as the wire writes it: `attempt-index`."""
     return f"{position.attempt}-{position.index}"
@@ -260,9 +265,9 @@ def position_text(position: Position) -> str:
 
 def position_from(text: str) -> Position:
     """The inverse of `position_text`. Raises ValueError."""
-    attempt, dash, index = text.partition("-")
-    if not (dash and attempt.isascii() and index.isascii() and attempt.isdecimal() and index.isdecimal()) or len(text) > 24:
+    if not re.fullmatch(PLACE_PATTERN, text):
         raise ValueError(f"expected a place in a stream such as 1-42 (attempt-index), got {text!r}")
+    attempt, _, index = text.partition("-")
     return Position(int(attempt), int(index))
 
 
