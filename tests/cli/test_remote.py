@@ -146,7 +146,7 @@ def test_without_a_server_one_line_says_how_to_start_one(cli: Cli, server: str) 
 
 def test_what_works_on_the_store_itself_refuses_a_server(cli: Cli, server: str) -> None:
     ran = cli("work", "--url", server)
-    assert (ran.code, "expected a store" in ran.err) == (2, True)
+    assert (ran.code, f"expected a store such as sqlite:///inferq.db, got the server {server} (" in ran.err) == (2, True)
 
 
 def chosen(cli: Cli, *args: str) -> tuple[str, str]:
@@ -213,6 +213,7 @@ def test_a_key_goes_by_option_environment_or_profile(cli: Cli, server: str, monk
     key = cli("keys", "create", "boss", "--role", "admin", "--url", server, "-o", "json").json["secret"]
     refused = cli("list", "--url", server)
     assert (refused.code, refused.out) == (4, "")
+    assert "No key was sent: give one with --api-key or api_key=, INFERQ_API_KEY, or a profile" in refused.err
     assert cli("list", "--url", server, "--api-key", key).code == 0
     monkeypatch.setenv("INFERQ_API_KEY", key)
     assert cli("list", "--url", server).code == 0
@@ -224,6 +225,25 @@ def test_a_key_goes_by_option_environment_or_profile(cli: Cli, server: str, monk
     assert wrong.code == 4
     assert key not in wrong.err
     assert "bbbb" not in wrong.err
+
+
+def test_a_tenants_key_sees_the_numbers_that_are_its_own(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = cli("keys", "create", "team-a", "--url", server, "-o", "json").json["secret"]
+    monkeypatch.setenv("INFERQ_API_KEY", key)
+    monkeypatch.setenv("INFERQ_URL", server)
+    stats = cli("status", "-o", "json")
+    assert (stats.code, stats.json["total"], stats.json["processes"]) == (0, 0, None)
+    assert "processes" not in cli("status").out
+    examined = cli("doctor", "-o", "json")
+    assert examined.code == 0
+    assert {one["check"]: one["verdict"] for one in examined.json}["store"] == "note"
+
+
+def test_doctor_asks_a_server_for_its_own_backends(cli: Cli, server: str, home: Path) -> None:
+    (home / "inferq.toml").write_text('[backends.mine]\nexecutor = "ollama"\nsettings.base_url = "http://127.0.0.1:1"\n')
+    examined = cli("doctor", "--url", server, "-o", "json")
+    checks = {one["check"]: one["verdict"] for one in examined.json}
+    assert (examined.code, checks["backend echo"], "backend mine" in checks) == (0, "ok", False)
 
 
 def test_ctrl_c_while_waiting_for_a_server_says_how_to_go_on(server: str, processes: Processes, cli: Cli) -> None:

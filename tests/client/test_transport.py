@@ -47,7 +47,7 @@ async def test_a_refusal_is_the_error_that_the_queue_itself_would_raise(
     scripted: Scripted, status: int, code: str, kind: type[errors.InferqError]
 ) -> None:
     scripted.script = [refuses(status, code, "expected this, got that", request_id="r-1")]
-    async with AsyncClient(scripted.url, retries=0) as client:
+    async with AsyncClient(scripted.url, api_key="iq_a_b", retries=0) as client:
         with pytest.raises(kind, match=r"^expected this, got that$") as caught:
             await client.get("t1")
     assert type(caught.value) is kind

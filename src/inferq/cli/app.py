@@ -116,7 +116,10 @@ class App:
             return address.url
         configured = self.loaded().settings.store.url
         if self._names_a_server() or self._is_server(configured):
-            raise ConfigError(f"expected a store such as sqlite:///inferq.db, got the server {address.url}: this works on the store itself")
+            raise ConfigError(
+                f"expected a store such as sqlite:///inferq.db, got the server {address.url} ({address.source}): this works on the store "
+                "itself; say which with --store or --data-dir"
+            )
         # A profile that is in use is for asking; a worker or a server beside it works on this machine's store.
         return configured
 

@@ -224,12 +224,18 @@ async def _statistics(app: App, *, follow: bool) -> None:
 
 
 async def _numbers(app: App, queue: AsyncDoor) -> dict[str, Any]:
+    from contextlib import suppress
+
     import msgspec
+
+    from inferq.errors import Forbidden
 
     address = app.address()
     stats: dict[str, Any] = msgspec.to_builtins(await queue.stats(), str_keys=True)
-    # The door that is open to ask this is no worker; a server has the store open and may be one.
-    stats["processes"] = (await queue.store_stats()).instances - (not address.is_server)
+    # The door that is open to ask this is no worker; a server has the store open and may be one. A tenant's key is not told.
+    stats["processes"] = None
+    with suppress(Forbidden):
+        stats["processes"] = (await queue.store_stats()).instances - (not address.is_server)
     stats |= {"queue": queue.url, "chosen_by": address.source}
     for ours in ("workers_active", "workers_idle"):
         # They tell of this process only, and it does not work.
@@ -265,7 +271,8 @@ def _print_numbers(app: App, stats: dict[str, Any]) -> None:
     rows += [("pending, priority", priority_name(int(number)), count) for number, count in by_priority]
     rows += [("pending, lane", lane, count) for lane, count in sorted(stats["pending_by_lane"].items())]
     rows += [("executed", "on local backends", stats["executed_local"]), ("executed", "on remote backends", stats["executed_remote"])]
-    rows += [("processes", "with the store open", stats["processes"]), ("queue", stats["queue"], stats["chosen_by"])]
+    rows += [("processes", "with the store open", stats["processes"])] if stats["processes"] is not None else []
+    rows += [("queue", stats["queue"], stats["chosen_by"])]
     rows += [("oldest pending", stats["oldest"]["why"], moment(stats["oldest"]["created"]))] if stats["oldest"] else []
     rows += [("backend", name, said) for name, said in stats["backends_closed"].items()]
     rows += [("paused", scope, "yes") for scope in stats["paused"]]

@@ -76,6 +76,8 @@ async def _examine(app: App) -> list[Finding]:
     findings.append(Finding("configuration", "ok", read))
     findings += [Finding("configuration", "note", note) for note in loaded.notes]
     findings += await _store(app)
+    if app.address().is_server:
+        return findings  # its backends are its own, whatever is configured here
     named = {key.split(".")[1] for key, source in loaded.sources.items() if key.startswith("backends.") and source.kind != "default"}
     checked = await asyncio.gather(*(_backend(b, configured=b.name in named) for b in loaded.settings.backends))
     return [*findings, *(finding for found in checked for finding in found)]
@@ -108,19 +110,23 @@ def _open_files() -> int:
 
 
 async def _store(app: App) -> list[Finding]:
-    from inferq.errors import InferqError
+    from inferq.errors import Forbidden, InferqError
     from inferq.stores.sqlite.files import MEMORY, path_of
 
     findings: list[Finding] = []
+    served: list[Finding] = []
     try:
         address = app.address()
         findings.append(Finding("queue", "ok", f"{address.url} (chosen by: {address.source})"))
         if not address.is_server and (path := path_of(address.url)) != MEMORY:
             findings += _place(Path(path))
         async with app.queue() as queue:
+            served = await _served(queue) if address.is_server else []
             stats = await queue.store_stats()
             problems = await queue.check()
             hooks = await _webhooks(queue)
+    except Forbidden as error:
+        return [*findings, *served, Finding("store", "note", f"not shown to this key: {error}")]
     except (InferqError, OSError) as error:
         return [*findings, Finding("store", "FAIL", str(error))]
     survives = {"full": "a returned submit survives a power cut", "normal": "it survives a crash of the process, not a power cut"}
@@ -128,7 +134,19 @@ async def _store(app: App) -> list[Finding]:
     findings.append(Finding("store", "ok", f"{stats.url}: schema {stats.schema}, {stats.tasks} tasks, {size}"))
     findings.append(Finding("durability", "ok", f"{stats.durability}: {survives.get(stats.durability, '')}"))
     findings += [Finding("store", "FAIL", problem) for problem in problems]
-    return findings + hooks
+    return findings + served + hooks
+
+
+async def _served(queue: AsyncDoor) -> list[Finding]:
+    """The backends of a server, as its processes see them."""
+    from inferq.cli.backends import standing
+
+    findings = []
+    for info in await queue.backends.list():
+        models = f"; models: {', '.join(info.models[:5])}{', ...' if len(info.models) > 5 else ''}" if info.models else ""
+        verdict: Verdict = "FAIL" if info.state == "down" else "ok" if standing(info) == "up" else "note"
+        findings.append(Finding(f"backend {info.name}", verdict, standing(info) + models))
+    return findings
 
 
 async def _webhooks(queue: AsyncDoor) -> list[Finding]:

@@ -14,7 +14,7 @@ import msgspec
 from inferq.client.link import Link, Reply, StreamedReply
 from inferq.client.problems import error_of, retry_after_of
 from inferq.config.secret import Secret
-from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, QueueFull, RequestTimeout
+from inferq.errors import ConnectFailed, ConnectionLost, InferqError, ProtocolError, QueueFull, RequestTimeout, Unauthenticated
 
 T = TypeVar("T")
 
@@ -107,6 +107,7 @@ class Transport:
         headers = {"Accept": "*/*"}
         if api_key is not None:
             headers["Authorization"] = f"Bearer {api_key.reveal()}"
+        self._keyed = api_key is not None
         self._link = Link(url, connect_timeout=connect_timeout, headers=headers)
         self.timeout = timeout
         self._retries = retries
@@ -186,7 +187,10 @@ class Transport:
         if status < 400:
             where = headers.get("location", "elsewhere")
             return ProtocolError(f"{self.origin} redirects to {where[:200]}; give the server's own address")
-        return error_of(status, headers, body, self.origin)
+        made = error_of(status, headers, body, self.origin)
+        if isinstance(made, Unauthenticated) and not self._keyed:
+            made.args = (f"{made}. No key was sent: give one with --api-key or api_key=, INFERQ_API_KEY, or a profile",)
+        return made
 
     async def ask(self, request: Request, kind: type[T], *, timeout: float | None = None) -> T:
         """The decoded answer. Raises ProtocolError when it is not of that kind."""
