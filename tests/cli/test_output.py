@@ -57,8 +57,9 @@ def test_csv_can_be_read_back_and_runs_no_formula(capsys: pytest.CaptureFixture[
     assert rows[1] == ["a1", "first, with a comma", "3"]
     out = Output()
     out.choose("csv", by="-o")
-    out.records([{"id": "=cmd()", "name": "@x", "size": -1}], COLUMNS)
-    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == ["'=cmd()", "'@x", "-1"]
+    out.records([{"id": "=cmd()", "name": "@x", "size": -1}, {"id": "+cmd()", "name": "-1+cmd()", "size": "-"}], COLUMNS)
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
+    assert rows == [["'=cmd()", "'@x", "-1"], ["'+cmd()", "'-1+cmd()", "-"]]
 
 
 def test_ids_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,11 @@ class LineError(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 _BLANK: Final = b" \t\r\n"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_PACKED: Final = (
+    (b"\x1f\x8b", "gzip", "gunzip -c FILE | inferq submit batch --file -"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "zstd -dc FILE | inferq submit batch --file -"),
+    (b"PK\x03\x04", "zip", "unzip -p FILE | inferq submit batch --file -"),
+)
 _OPENING: Final = (b"[", b"{")
 _CLOSING: Final = (b"]", b"}")
 _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
@@ -82,6 +87,9 @@ class Reader:
             self._tail += data
             if self._tail.startswith(_UTF16):
                 return [self._stop("expected text in UTF-8, got UTF-16; save the file as UTF-8")]
+            for head, name, program in _PACKED:
+                if self._tail.startswith(head):
+                    return [self._stop(f"expected text, got a file packed by {name}; unpack it first, as with `{program}`")]
             if not self._look(last=last):
                 return []
             data, self._tail = self._tail, b""

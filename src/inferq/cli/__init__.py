@@ -103,6 +103,8 @@ def main(args: Sequence[str] | None = None) -> int:
     app.debug = env_flag("INFERQ_DEBUG")
     if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
         sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115 - until the end
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - until the end
     try:
         code = _run(given, app)
         with naming_stdout():
@@ -115,7 +117,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.filename != "standard output":
             raise
         _discard()
-        return _complain(_line(error), Exit.FAILED)
+        return _complain(_line(error), Exit.FAILED, app)
     return code
 
 
@@ -138,7 +140,7 @@ def _run(args: list[str], app: App) -> int:
     except (click.Abort, KeyboardInterrupt):
         return int(Exit.INTERRUPTED)
     except click.ClickException as error:
-        return _usage(error)
+        return _usage(error, app)
     except BrokenPipeError:
         raise
     except (InferqError, OSError) as error:
@@ -148,7 +150,7 @@ def _run(args: list[str], app: App) -> int:
             raise BrokenPipeError from error
         if isinstance(error, OSError) and error.filename == "standard output":
             raise
-        code = _complain(_line(error), exit_of(error))
+        code = _complain(_line(error), exit_of(error), app)
         if app.resume and isinstance(error, InferqError) and error.code in _BROKEN_OFF:
             say(app.resume)
         return code
@@ -156,19 +158,19 @@ def _run(args: list[str], app: App) -> int:
         if app.debug:
             raise
         kind = type(error).__name__
-        return _complain(f"unexpected {kind}: {error}; run again with --debug for the traceback", Exit.FAILED)
+        return _complain(f"unexpected {kind}: {error}; run again with --debug for the traceback", Exit.FAILED, app)
     return int(Exit.OK)
 
 
-def _usage(error: click.ClickException) -> int:
+def _usage(error: click.ClickException, app: App) -> int:
     ctx = getattr(error, "ctx", None)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return int(Exit.USAGE)
     hint = f" (see `{ctx.command_path} --help`)" if ctx is not None and "--help" not in error.format_message() else ""
     if isinstance(error, click.FileError):
-        return _complain(error.format_message(), Exit.NOT_FOUND)
-    return _complain(error.format_message().rstrip(".") + hint, Exit.USAGE)
+        return _complain(error.format_message(), Exit.NOT_FOUND, app)
+    return _complain(error.format_message().rstrip(".") + hint, Exit.USAGE, app)
 
 
 def _line(error: Exception) -> str:
@@ -179,10 +181,10 @@ def _line(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _complain(text: str, code: Exit) -> int:
+def _complain(text: str, code: Exit, app: App) -> int:
     # Several mistakes of a configuration are several lines; anything else is one.
     for line in text.splitlines() if code is Exit.USAGE else [text]:
-        say("inferq: " + " ".join(line.split()), color="red")
+        say("inferq: " + " ".join(line.split()), color="red", choice=app.color)
     return int(code)
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inferq.cli.app import App
+from inferq.cli.bulk import sure
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, field, output_options, say
 from inferq.cli.params import PRIORITY, json_text
+from inferq.cli.reader import while_read
 from inferq.cli.records import ago, iso, short_id
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ async def _results(app: App, batch_id: str, *, only_errors: bool, follow: bool, 
     from inferq.task import State
 
     last = after
-    async with app.queue() as queue:
+    async with app.queue() as queue, while_read():
         async for item in queue.batches.results(batch_id, follow=follow, after=after):
             last = item.line
             app.resume = f"go on with: inferq batch results {batch_id} --follow --after {last}"
@@ -274,8 +276,7 @@ def delete(app: App, batch_id: str, first: bool, yes: bool) -> None:
     async def run() -> None:
         async with app.queue() as queue:
             found = await queue.batches.get(batch_id)
-            if not yes:
-                click.confirm(f"remove batch {found.name or found.id} with {found.total} tasks and their results?", abort=True, err=True)
+            sure(f"remove batch {found.name or found.id} with {found.total} tasks and their results?", yes=yes)
             if first:
                 await queue.batches.cancel(found.id)
             await queue.batches.delete(found.id)

@@ -150,7 +150,7 @@ async def _load(queue: AsyncDoor, file: str, given: dict[str, Any]) -> AsyncBatc
         "backend": given["backend"], "remote": given["remote"], "options": options, "tags": list(given["tags"]),
         "timeout": given["timeout"], "max_retries": given["retries"],
     }  # fmt: skip
-    source: Path | IO[bytes] = sys.stdin.buffer if file == "-" else Path(file)
+    source: Path | IO[bytes] = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer) if file == "-" else Path(file)
     return await queue.batches.from_jsonl(
         source,
         name=given["name"],

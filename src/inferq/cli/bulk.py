@@ -12,7 +12,7 @@ import click
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
-from inferq.cli.output import Column, field, output_options, say, stdin_is_terminal
+from inferq.cli.output import Column, cell, field, output_options, say, stdin_is_terminal
 from inferq.cli.params import DURATION, STATES, joined
 from inferq.cli.records import ago, iso, short_id, span
 
@@ -71,8 +71,8 @@ def sure(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not (stdin_is_terminal() and sys.stderr.isatty()):
-        raise click.UsageError(f"{question} Nobody can be asked here: add --yes to do it, or --dry-run to look first")
-    if not click.confirm(question, err=True):
+        raise click.UsageError(f"{cell(question)} Nobody can be asked here: add --yes to do it, or --dry-run to look first")
+    if not click.confirm(cell(question), err=True):
         say("nothing was changed")
         raise click.exceptions.Exit(int(Exit.USAGE))
 

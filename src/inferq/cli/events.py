@@ -12,6 +12,7 @@ from inferq.cli.exits import Exit
 from inferq.cli.groups import Command
 from inferq.cli.output import Column, Record, cell, field, output_options, stdout_is_terminal
 from inferq.cli.params import json_text
+from inferq.cli.reader import while_read
 from inferq.cli.records import SHORT_ID, iso
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def _print(app: App, types: tuple[str, ...], after: int | None, limit: int
 async def _follow(app: App, types: tuple[str, ...], after: int | None) -> None:
     last = after
     try:
-        async with app.queue() as queue:
+        async with app.queue() as queue, while_read():
             async for event in queue.events(*types, after=after):
                 last = event.position
                 _print_one(app, event_record(event))

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import TYPE_CHECKING, Any, Final
 
+from inferq.cli.output import safe
+
 if TYPE_CHECKING:
     from inferq.config import LogSettings, Settings
 
@@ -114,7 +116,7 @@ class TextFormatter(_Masking):
         if "event" in said:
             said = {}
         line = f"{super().formatMessage(record)} {' '.join(f'{name}={value}' for name, value in said.items())}".rstrip()
-        return f"{line}\n{where}".rstrip() if where else line
+        return safe(f"{line}\n{where}".rstrip() if where else line)
 
 
 def fields(**given: Any) -> dict[str, Any]:

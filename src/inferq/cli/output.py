@@ -19,6 +19,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 _DANGEROUS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+_NUMBER = re.compile(r"[+-][\d.,:]+(?:e[+-]?\d+)?|-")
+
+
 class Column(NamedTuple):
     """A column: its title, its cell from a record, and the same for people (a terminal) where that differs."""
 
@@ -33,10 +36,17 @@ def field(name: str) -> Callable[[Record], Any]:
     return lambda record: record.get(name)
 
 
-def say(text: str, *, color: str | None = None) -> None:
-    """A line for people, on stderr."""
+def say(text: str, *, color: str | None = None, choice: str | None = None) -> None:
+    """A line for people, on stderr. `choice` is --color, for where no command runs any more."""
     shown = safe(text)
-    click.echo(click.style(shown, fg=color) if color else shown, err=True, color=_colored(sys.stderr))
+    click.echo(click.style(shown, fg=color) if color else shown, err=True, color=_colored(sys.stderr, choice))
+
+
+def aside(text: str) -> None:
+    """What a model thinks and a program complains of, on stderr: as it is into a pipe, made harmless for a terminal."""
+    sys.stdout.flush()
+    sys.stderr.write(safe(text) if sys.stderr.isatty() else text)
+    sys.stderr.flush()
 
 
 def warn(text: str) -> None:
@@ -52,9 +62,9 @@ def stdout_is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _colored(stream: TextIO) -> bool:
+def _colored(stream: TextIO, choice: str | None = None) -> bool:
     ctx = click.get_current_context(silent=True)
-    choice = getattr(ctx.obj, "color", "auto") if ctx is not None else "auto"
+    choice = choice or getattr(ctx.obj if ctx is not None else None, "color", "auto")
     if choice != "auto":
         return bool(choice == "always")
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
@@ -210,8 +220,8 @@ class Output:
 
 
 def _formula_safe(text: str) -> str:
-    # A spreadsheet runs a cell that begins like this as a formula.
-    return f"'{text}" if text[:1] in ("=", "@") else text
+    # A spreadsheet runs a cell that begins like this as a formula; a number with its sign is none.
+    return f"'{text}" if text[:1] in ("=", "@", "+", "-") and not _NUMBER.fullmatch(text) else text
 
 
 def _json(value: Any, *, pretty: bool = False) -> str:

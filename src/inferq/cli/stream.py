@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from inferq.cli.app import App
-from inferq.cli.output import cell, say, warn
+from inferq.cli.output import aside, cell, say, warn
 from inferq.cli.params import json_text
+from inferq.cli.reader import while_read
 
 if TYPE_CHECKING:
     from inferq.door import AsyncDoor
@@ -112,12 +113,9 @@ class _Printer:
             case "text" | "stdout":
                 self._out(chunk.text)
             case "stderr":
-                sys.stdout.flush()
-                sys.stderr.write(chunk.text)
-                sys.stderr.flush()
+                aside(chunk.text)
             case "thinking" if self.thinking:
-                sys.stderr.write(chunk.text)
-                sys.stderr.flush()
+                aside(chunk.text)
             case "tool_calls":
                 self._out(("" if self.wrote in ("", "\n") else "\n") + json_text(chunk.data) + "\n")
             case "reset":
@@ -153,13 +151,14 @@ async def follow(app: App, queue: AsyncDoor, task_id: str, *, after: tuple[int, 
 
     printer = _Printer(app, thinking=thinking)
     try:
-        async with waiting_line(app, queue, task_id):
-            stream = queue.stream(task_id, after=Position(*after))
-            first = await anext(stream, None)
-        if first is not None:
-            printer.take(first)
-            async for logged in stream:
-                printer.take(logged)
+        async with while_read():
+            async with waiting_line(app, queue, task_id):
+                stream = queue.stream(task_id, after=Position(*after))
+                first = await anext(stream, None)
+            if first is not None:
+                printer.take(first)
+                async for logged in stream:
+                    printer.take(logged)
         result = await queue.result(task_id)
     except TaskError as error:
         if app.out.format == "json":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferq.cli.app import App
 from inferq.cli.output import Column, stdout_is_terminal
+from inferq.cli.reader import while_read
 from inferq.cli.records import task_record
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _CLEAR: Final = "\x1b[H\x1b[2J\x1b[3J"
 async def drawn(app: App, queue: AsyncDoor, draw: Callable[[], Awaitable[bool]]) -> None:
     """Draw now and after each burst of events, until `draw` says that nothing more can come. On a terminal over what was drawn before."""
     app.resume = "no longer watching"
-    async with aclosing(_bursts(queue)) as bursts:
+    async with while_read(), aclosing(_bursts(queue)) as bursts:
         async for _ in bursts:
             if stdout_is_terminal():
                 sys.stdout.write(_CLEAR)
@@ -61,7 +62,9 @@ async def listed(
         app.out.lines([task_record(task) for task in reversed(tasks)], columns, titles=True)
         shown = {task.id: _look(task) for task in tasks}
         while True:
-            task = await _changed(queue, await heard.get())
+            async with while_read():
+                id = await heard.get()
+            task = await _changed(queue, id)
             if task is None or shown.get(task.id) == _look(task):
                 continue
             fits = _fits(where, task)

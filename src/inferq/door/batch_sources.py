@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from threading import Thread
+from typing import IO, Any, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +19,7 @@ from inferq.errors import InvalidTask
 from inferq.intake import checked_priority
 from inferq.task import Submission
 
+T = TypeVar("T")
 PIECE: Final = 1 << 16
 """Bytes of a file that are read at a time."""
 Row = Submission | Mapping[str, Any]
@@ -31,19 +35,58 @@ async def pieces(source: Source) -> AsyncIterator[bytes]:
     elif isinstance(source, AsyncIterable):
         async for piece in source:
             yield piece
-    elif isinstance(source, str | Path):
+    elif isinstance(source, str | Path) and not _is_pipe(source):
         with Path(source).open("rb") as file:  # noqa: ASYNC230 - a read of some kilobytes of a local file
             while piece := file.read(PIECE):
+                yield piece
+    elif isinstance(source, str | Path):
+        with await _apart(partial(_opened, source)) as pipe:
+            while piece := await _apart(partial(pipe.read, PIECE)):
                 yield piece
     else:
         # It may be a pipe: whoever writes into it takes the time it takes.
         read = getattr(source, "read1", source.read)
-        while piece := await asyncio.to_thread(read, PIECE):
+        while piece := await _apart(partial(read, PIECE)):
             if not isinstance(piece, bytes):
                 raise InvalidTask(
                     f"expected a file opened as bytes, as in open(path, 'rb'), got one that gives {type(piece).__name__}", field="source"
                 )
             yield piece
+
+
+def _is_pipe(path: str | Path) -> bool:
+    return Path(path).is_fifo()
+
+
+def _opened(path: str | Path) -> IO[bytes]:
+    """Of a pipe it waits for whoever writes into it."""
+    return Path(path).open("rb", buffering=0)
+
+
+async def _apart(call: Callable[[], T]) -> T:
+    """What may wait for long, in a thread that the end of the program does not wait for: asyncio's own threads would hold up Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[T] = loop.create_future()
+
+    def tell(value: T | None, error: BaseException | None) -> None:
+        if told.done():
+            return
+        if error is not None:
+            told.set_exception(error)
+        else:
+            told.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = call()
+        except BaseException as raised:  # noqa: BLE001 - raised again where it is waited for
+            error = raised
+        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            loop.call_soon_threadsafe(tell, value, error)
+
+    Thread(target=run, name="inferq-read", daemon=True).start()
+    return await told
 
 
 async def encoded(rows: Iterable[Row]) -> AsyncIterator[bytes]:
