@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from inferq.errors import ExecutorError
+from inferq.errors import ExecutorError, Reject
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 """A decoded JSON value."""
@@ -175,6 +175,17 @@ class Executor:
     async def loaded(self) -> list[str] | None:
         """Names of the models that are in the backend's memory now; None when it cannot say."""
         return None
+
+    keeps_models: ClassVar[bool] = False
+    """Whether its models are in the memory of the process that runs its tasks, so that another one cannot load them for it."""
+
+    async def load_model(self, model: str, *, keep: float | None = None) -> None:
+        """Bring a model into memory and return when it is there; `keep` is for how many seconds without a task. Raises ExecutorError."""
+        raise Reject(f"{self.name}: its executor cannot load models: what is in memory is the backend's own business")
+
+    async def unload_model(self, model: str) -> None:
+        """Take a model out of memory. Raises ExecutorError."""
+        raise Reject(f"{self.name}: its executor cannot unload models: what is in memory is the backend's own business")
 
     async def models(self) -> list[str]:
         """Names of the models this backend can run now; empty when it has no such notion."""

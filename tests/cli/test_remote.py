@@ -306,3 +306,9 @@ def test_a_store_is_carried_from_a_server_and_to_a_server(cli: Cli, server: str,
     there = cli("db", "import", "a.jsonl", "--url", server, "-o", "json")
     assert (there.code, there.json["present"]) == (0, 1)
     assert cli("health", "--url", server).code == 7
+
+
+def test_a_model_is_loaded_by_a_server_or_refused_with_the_reason(cli: Cli, server: str) -> None:
+    refused = cli("models", "load", "m", "--backend", "echo", "--url", server)
+    assert (refused.code, "its executor cannot load models" in refused.err) == (6, True)
+    assert cli("models", "unload", "m", "--backend", "none", "--url", server).code == 5

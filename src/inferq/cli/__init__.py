@@ -42,7 +42,7 @@ VERBS = {
     "batch": Verb("inferq.cli.batch:batch", "Watch and change batches.", _CHANGE),
     "cron": Verb("inferq.cli.cron:cron", "Tasks that come again at set times.", _CHANGE),
     "backends": Verb("inferq.cli.backends:backends", "Where tasks run, and whether they may.", _KEEP),
-    "models": Verb("inferq.cli.models:models", "Fetch and list models.", _KEEP),
+    "models": Verb("inferq.cli.models:models", "Fetch, list, load and unload models.", _KEEP),
     "executors": Verb("inferq.cli.models:executors", "List the executors that are installed.", _KEEP),
     "config": Verb("inferq.cli.config:config", "Show, check and write settings.", _KEEP),
     "profile": Verb("inferq.cli.profile:profile", "Name servers and stores, and choose among them.", _KEEP),

@@ -10,6 +10,7 @@ from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
 from inferq.cli.output import Column, field, output_options, say, warn
+from inferq.cli.params import DURATION
 
 if TYPE_CHECKING:
     from inferq.config import BackendSettings
@@ -19,13 +20,16 @@ models = LazyGroup(
     verbs={
         "list": Verb("inferq.cli.models:list_", "List the models that can run now."),
         "ps": Verb("inferq.cli.models:ps", "List the models that are in memory now."),
+        "load": Verb("inferq.cli.models:load", "Bring a model into a backend's memory, before tasks need it."),
+        "unload": Verb("inferq.cli.models:unload", "Take a model out of a backend's memory."),
         "pull": Verb("inferq.cli.models:pull", "Fetch a small model that runs inside inferq."),
     },
     aliases={"ls": "list"},
-    help="Fetch and list models.",
+    help="Fetch, list, load and unload models.",
     examples="""
         inferq models pull smollm2
         inferq models list
+        inferq models load llama3.2 --backend ollama
     """,
     no_args_is_help=True,
 )
@@ -134,6 +138,77 @@ async def models_of(backend: BackendSettings, *, patience: float = 5.0, loaded: 
     finally:
         if executor is not None:
             await executor.close()
+
+
+_HELD = ("model", "backend", "loaded", "seconds")
+
+
+def _hold(app: App, model: str, backend: str, verb: str, **more: Any) -> None:
+    async def main() -> None:
+        from inferq.cli.bar import Meter
+
+        async with app.queue() as queue:
+            with Meter(app) as meter:
+                meter.line(f"{verb}ing {model} on {backend}")
+                held = await getattr(queue.backends, verb)(backend, model, **more)
+        record = {"model": held.model, "backend": held.name, "loaded": held.loaded, "seconds": held.seconds}
+        columns = [
+            Column("MODEL", field("model")),
+            Column("BACKEND", field("backend")),
+            Column("IN MEMORY", lambda record: "it does not say" if record["loaded"] is None else ",".join(record["loaded"])),
+            Column("SECONDS", field("seconds")),
+        ]
+        app.out.record(record, columns, key="model")
+
+    app.resume = f"the backend may go on {verb}ing; `inferq models ps` shows what it has in memory"
+    app.run(main())
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq models load llama3.2 --backend ollama
+        inferq models load llama3.2 --backend ollama --keep 2h
+        inferq --url http://gpu:7125 models load smollm2 --backend llamacpp
+    """,
+    exits=(Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.INTERRUPTED),
+    fields=_HELD,
+)
+@click.argument("model")
+@click.option("--backend", required=True, metavar="NAME", help="Whose memory: `inferq backends list` names them.")
+@click.option("--keep", type=DURATION, help="Without a task it may go after this time (Ollama's keep_alive).")
+@click.option("--timeout", type=DURATION, default="10m", show_default=True, help="Wait no longer than this; it may go on loading.")
+@output_options()
+@click.pass_obj
+def load(app: App, model: str, backend: str, keep: float | None, timeout: float) -> None:
+    """Bring a model into a backend's memory, before tasks need it.
+
+    Ollama, a llama.cpp server in router mode and `llamacpp` can; other backends say that they cannot (exit code 6). Models
+    of `llamacpp` are in the memory of the process that runs tasks: ask its server, by --url.
+    """
+    _hold(app, model, backend, "load", keep=keep, timeout=timeout)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        inferq models unload llama3.2 --backend ollama
+        inferq models ps
+    """,
+    exits=(Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.INTERRUPTED),
+    fields=_HELD,
+)
+@click.argument("model")
+@click.option("--backend", required=True, metavar="NAME", help="Whose memory: `inferq backends list` names them.")
+@click.option("--timeout", type=DURATION, default="1m", show_default=True, help="Wait no longer than this.")
+@output_options()
+@click.pass_obj
+def unload(app: App, model: str, backend: str, timeout: float) -> None:
+    """Take a model out of a backend's memory.
+
+    The next task that needs it brings it back. A model that answers now is left alone by `llamacpp` (exit code 6).
+    """
+    _hold(app, model, backend, "unload", timeout=timeout)
 
 
 @click.command(

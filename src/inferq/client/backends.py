@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import Any, Final, Literal
 
 from inferq.backend import BackendInfo
 from inferq.client.transport import Transport, get, post
-from inferq.door.backends import BackendsDoor, Tested
+from inferq.door.backends import BackendsDoor, Held, Tested
 from inferq.errors import RecordNotFound
 from inferq.wire.native import Listing
+
+_GRACE: Final = 10.0
+"""Seconds beyond those that the server gives a backend."""
 
 
 class RemoteBackends(BackendsDoor):
@@ -26,6 +29,10 @@ class RemoteBackends(BackendsDoor):
 
     async def test(self, name: str) -> Tested:
         return await self._transport.ask(post("backends", _known(name), "test", again=True), Tested)
+
+    async def _hold(self, name: str, model: str, verb: Literal["load", "unload"], keep: float | None, timeout: float) -> Held:
+        body = {"model": model, "timeout": timeout} | ({} if keep is None else {"keep": keep})
+        return await self._transport.ask(post("backends", _known(name), verb, json=body, again=True), Held, timeout=timeout + _GRACE)
 
     async def enable(self, name: str) -> BackendInfo:
         return await self._transport.ask(post("backends", _known(name), "enable", again=True), BackendInfo)

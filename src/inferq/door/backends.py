@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,15 @@ class Tested(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
 
 
+class Held(msgspec.Struct, frozen=True):
+    """What a backend has in its memory after a load or unload; `loaded` None where it does not say. `seconds` is how long it took."""
+
+    name: str
+    model: str
+    loaded: tuple[str, ...] | None
+    seconds: float
+
+
 class BackendsDoor(ABC):
     """See where tasks run, and keep them away from there. What is ordered here is obeyed by every process on the store at once."""
 
@@ -46,6 +55,21 @@ class BackendsDoor(ABC):
     async def test(self, name: str) -> Tested:
         """Ask it now how it is, and for its models. Raises RecordNotFound."""
 
+    async def load(self, name: str, model: str, *, keep: Duration | None = None, timeout: Duration = 600.0) -> Held:
+        """Bring a model into the backend's memory and return when it is there. `keep` is for how long without a task (Ollama only).
+
+        Raises RecordNotFound, WaitTimeout (it goes on loading), and Conflict with the reason where the backend cannot or did not.
+        """
+        held = None if keep is None else _seconds(keep, "keep")
+        return await self._hold(name, checked_model(model), "load", held, _seconds(timeout, "timeout"))
+
+    async def unload(self, name: str, model: str, *, timeout: Duration = 60.0) -> Held:
+        """Take a model out of the backend's memory. Raises RecordNotFound, WaitTimeout, Conflict."""
+        return await self._hold(name, checked_model(model), "unload", None, _seconds(timeout, "timeout"))
+
+    @abstractmethod
+    async def _hold(self, name: str, model: str, verb: Literal["load", "unload"], keep: float | None, timeout: float) -> Held: ...
+
     @abstractmethod
     async def enable(self, name: str) -> BackendInfo:
         """Undo `drain` and `disable`. Idempotent. Raises RecordNotFound."""
@@ -59,10 +83,7 @@ class BackendsDoor(ABC):
 
         Idempotent. Raises RecordNotFound, and WaitTimeout when that takes longer than `timeout`; it goes on draining then.
         """
-        try:
-            limit = None if timeout is None else seconds(timeout)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InvalidTask(str(error), field="timeout") from None
+        limit = None if timeout is None else _seconds(timeout, "timeout")
         info = await self._switch(name, "draining", checked_reason(reason))
         if not wait:
             return info
@@ -82,6 +103,20 @@ class BackendsDoor(ABC):
 
     @abstractmethod
     async def _switch(self, name: str, state: str, reason: str) -> BackendInfo: ...
+
+
+def _seconds(value: Duration, field: str) -> float:
+    try:
+        return seconds(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidTask(str(error), field=field) from None
+
+
+def checked_model(model: Any) -> str:
+    """Raises InvalidTask for what is no name of a model."""
+    if not isinstance(model, str) or not model or not model.isprintable() or len(model) > _LONGEST:
+        raise InvalidTask(f"expected the name of a model, got {str(model)[:60]!r}", field="model")
+    return model
 
 
 def checked_reason(reason: Any) -> str:

@@ -54,6 +54,7 @@ class LlamaCppExecutor(Executor):
     needs_model = True
     dialect = "openai"
     over_http = True
+    keeps_models = True
     description = "Runs GGUF models on this machine in a managed child process (extra: local)."
 
     def __init__(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -82,6 +83,26 @@ class LlamaCppExecutor(Executor):
         if not names:
             return Health(ok=False, detail="no model is here; fetch a small one with: inferq models pull smollm2", answered=True)
         return Health(ok=True, detail=f"can serve {', '.join(names)}")
+
+    async def load_model(self, model: str, *, keep: float | None = None) -> None:
+        """Start the child that serves it; the least recently used idle one makes room. Raises ExecutorError."""
+        if keep is not None:
+            raise Reject(f"{self.name} takes no time for which a model stays: it stays until another needs its place")
+        child = await self._child(model)
+        await child.ready()
+
+    async def unload_model(self, model: str) -> None:
+        """End its child; nothing where none runs. Raises RetryLater while it answers."""
+        child = self._children.get(self._path(model))
+        if child is None:
+            return
+        if child.calls:
+            raise RetryLater(f"{self.name}: {model} answers {child.calls} calls now; drain the backend first", after=1.0)
+        await self._children.pop(child.path).close()
+
+    async def loaded(self) -> list[str] | None:
+        """The models whose children run in this process."""
+        return sorted(child.alias for child in self._children.values())
 
     async def models(self) -> list[str]:
         """The one of the settings, else every installed one."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from inferq.errors import ConfigError
+from inferq.errors import ConfigError, Reject
 from inferq.executor import Answer, Call, Chunk, Health
 from inferq.executors import payload as fields
 from inferq.executors.model_server import ModelServer
@@ -106,6 +106,24 @@ class OllamaExecutor(ModelServer):
     async def loaded(self) -> list[str]:
         """The models in the server's memory. Raises ExecutorError."""
         return await self._get("/api/ps", ollama.models_of)
+
+    async def load_model(self, model: str, *, keep: float | None = None) -> None:
+        """As the server itself does it: a request without a prompt. `keep` is its `keep_alive`. Raises ExecutorError."""
+        await self._hold(model, {} if keep is None else {"keep_alive": keep})
+
+    async def unload_model(self, model: str) -> None:
+        """Raises ExecutorError."""
+        await self._hold(model, {"keep_alive": 0})
+
+    async def _hold(self, model: str, more: dict[str, Any]) -> None:
+        body = {"model": model, "stream": False, **more}
+        try:
+            await self._post("/api/generate", body, lambda reply: reply)
+        except Reject as error:
+            if "does not support generate" not in str(error):
+                raise
+            # A model that only embeds.
+            await self._post("/api/embed", {**body, "input": []}, lambda reply: reply)
 
     async def models(self) -> list[str]:
         """The models that are on the server's disk. Raises ExecutorError."""

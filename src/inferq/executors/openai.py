@@ -11,7 +11,8 @@ import msgspec
 from inferq.errors import ConfigError, ExecutorError, InvalidTask, Reject, Unavailable
 from inferq.executor import Answer, Call, Chunk, Health
 from inferq.executors import payload as fields
-from inferq.executors.model_server import ModelServer, content_type
+from inferq.executors.model_server import content_type
+from inferq.executors.router import RoutedModels
 from inferq.net import MAX_BODY, Reply
 from inferq.wire import checks, openai
 from inferq.wire.framing import EventReader, decode_json
@@ -39,7 +40,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     max_answer_bytes: int = MAX_BODY
 
 
-class OpenAIExecutor(ModelServer):
+class OpenAIExecutor(RoutedModels):
     """Drives the server at `base_url`, else at the environment's OPENAI_BASE_URL, else OpenAI's own.
 
     The environment's OPENAI_API_KEY goes only where it was meant to go: to OpenAI itself or to OPENAI_BASE_URL. Every other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -11,8 +12,8 @@ import msgspec
 
 from inferq.backend import SWITCH, BackendInfo, BackendState, BackendView, Notice, Switch
 from inferq.clock import Clock
-from inferq.door.backends import BackendsDoor, Tested
-from inferq.errors import RecordNotFound
+from inferq.door.backends import BackendsDoor, Held, Tested
+from inferq.errors import Conflict, ExecutorError, RecordNotFound, WaitTimeout
 from inferq.executor import Executor, Health
 from inferq.store import Executed, RecordPut, Store
 
@@ -25,7 +26,7 @@ Check = Callable[["Backend"], Awaitable[Health]]
 
 
 class LocalBackends(BackendsDoor):
-    """`check` asks one of this process's backends how it is; `notices` gives what the workers say."""
+    """`check` asks one of this process's backends how it is; `notices` gives what the workers say; `works`: it runs tasks itself."""
 
     def __init__(
         self,
@@ -35,12 +36,14 @@ class LocalBackends(BackendsDoor):
         places: Callable[[], Backends],
         notices: Callable[[], Awaitable[Iterable[Notice]]],
         check: Check,
+        works: bool = False,
     ) -> None:
         self._store = store
         self._clock = clock
         self._places = places
         self._notices = notices
         self._check = check
+        self._works = works
 
     async def list(self) -> builtins.list[BackendInfo]:
         notices = list(await self._notices())
@@ -62,10 +65,7 @@ class LocalBackends(BackendsDoor):
         raise RecordNotFound(f"expected the name of a backend ({', '.join(info.name for info in known)}), got {name!r}")
 
     async def test(self, name: str) -> Tested:
-        backend = self._places().get(name)
-        if backend is None:
-            await self.get(name)
-            raise RecordNotFound(f"expected a backend that this process has too, got {name!r}: only workers elsewhere have it")
+        backend = await self._own(name)
         began = time.monotonic()
         health = await self._check(backend)
         taken = time.monotonic() - began
@@ -73,6 +73,34 @@ class LocalBackends(BackendsDoor):
         if health.ok and type(backend.executor).models is not Executor.models:
             models = tuple(sorted(backend.models or backend.known or ()))
         return Tested(name, health.ok, health.detail, round(taken, 4), models)
+
+    async def _hold(self, name: str, model: str, verb: Literal["load", "unload"], keep: float | None, timeout: float) -> Held:
+        backend = await self._own(name)
+        executor = backend.executor
+        if executor.keeps_models and not self._works:
+            raise Conflict(
+                f"backend {name} keeps its models in the process that runs its tasks, which is not this one: ask that server, by --url"
+            )
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout):
+                await (executor.load_model(model, keep=keep) if verb == "load" else executor.unload_model(model))
+                loaded = await executor.loaded()
+        except TimeoutError:
+            raise WaitTimeout(f"backend {name} did not {verb} {model} within {timeout:g} s; it may go on, see `inferq models ps`") from None
+        except ExecutorError as error:
+            raise Conflict(str(error)) from error
+        finally:
+            if not self._works:
+                await backend.close()
+        return Held(name, model, None if loaded is None else tuple(sorted(loaded)), round(time.monotonic() - began, 3))
+
+    async def _own(self, name: str) -> Backend:
+        backend = self._places().get(name)
+        if backend is None:
+            await self.get(name)
+            raise RecordNotFound(f"expected a backend that this process has too, got {name!r}: only workers elsewhere have it")
+        return backend
 
     async def enable(self, name: str) -> BackendInfo:
         await self.get(name)

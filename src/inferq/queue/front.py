@@ -155,7 +155,14 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         """Where tasks run, and whether they may."""
         from inferq.queue.backends import LocalBackends
 
-        return LocalBackends(self.store, self._clock, places=self._places, notices=self._explainer.notices, check=self._check)
+        return LocalBackends(
+            self.store,
+            self._clock,
+            places=self._places,
+            notices=self._explainer.notices,
+            check=self._check,
+            works=self._engine is not None,
+        )
 
     @property
     def schedules(self) -> SchedulesDoor:

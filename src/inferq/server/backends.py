@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
 
 from inferq.access import require_everything
 from inferq.backend import BackendInfo
-from inferq.door.backends import Tested
-from inferq.errors import InvalidTask, RecordNotFound
+from inferq.door.backends import Held, Tested
+from inferq.errors import Conflict, InvalidTask, RecordNotFound, WaitTimeout
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.wire.native import Listing, ReasonBody
@@ -69,4 +72,32 @@ async def test(call: Call) -> Reply:
     return Reply(await call.queue.backends.test(call.path["name"]))
 
 
-ROUTES: Final[list[Route]] = [list_, show, drain, disable, enable, test]
+class HoldBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /api/backends/{name}/load and /unload. `keep`: seconds without a task after which it may go (Ollama only)."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=500)]
+    keep: Annotated[float, Meta(ge=0, le=10**9)] | None = None
+    timeout: Annotated[float, Meta(gt=0, le=3600)] = 600.0
+
+
+_HELD: Final = (RecordNotFound, InvalidTask, Conflict, WaitTimeout)
+
+
+@route("POST", "/api/backends/{name}/load", role="operator", body=HoldBody, returns={200: Held}, errors=_HELD)
+async def load(call: Call) -> Reply:
+    """Bring a model into a backend's memory, and answer when it is there. A backend that cannot is a conflict with the reason."""
+    require_everything(call.principal)
+    body: HoldBody = call.body
+    loading = call.queue.backends.load(call.path["name"], body.model, keep=body.keep, timeout=body.timeout)
+    return Reply(await call.until_gone(loading))
+
+
+@route("POST", "/api/backends/{name}/unload", role="operator", body=HoldBody, returns={200: Held}, errors=_HELD)
+async def unload(call: Call) -> Reply:
+    """Take a model out of a backend's memory."""
+    require_everything(call.principal)
+    body: HoldBody = call.body
+    return Reply(await call.until_gone(call.queue.backends.unload(call.path["name"], body.model, timeout=body.timeout)))
+
+
+ROUTES: Final[list[Route]] = [list_, show, drain, disable, enable, test, load, unload]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 
 from inferq.backend import BackendInfo
-from inferq.door.backends import BackendsDoor, Tested
+from inferq.door.backends import BackendsDoor, Held, Tested
 from inferq.handle import Duration
 from inferq.sync.group import Group
 
@@ -24,6 +24,14 @@ class Backends(Group[BackendsDoor]):
     def test(self, name: str) -> Tested:
         """Ask it now how it is, and for its models. Raises RecordNotFound."""
         return self._queue.call(self._asynchronous.test(name))
+
+    def load(self, name: str, model: str, *, keep: Duration | None = None, timeout: Duration = 600.0) -> Held:
+        """Bring a model into the backend's memory and return when it is there. See `BackendsDoor.load`."""
+        return self._queue.call(self._asynchronous.load(name, model, keep=keep, timeout=timeout))
+
+    def unload(self, name: str, model: str, *, timeout: Duration = 60.0) -> Held:
+        """Take a model out of the backend's memory. Raises RecordNotFound, WaitTimeout, Conflict."""
+        return self._queue.call(self._asynchronous.unload(name, model, timeout=timeout))
 
     def enable(self, name: str) -> BackendInfo:
         """Undo `drain` and `disable`. Idempotent. Raises RecordNotFound."""
