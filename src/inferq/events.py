@@ -215,6 +215,7 @@ class ScheduleFired(_Event, tag="schedule.fired", gc=False):
     schedule: str = ""
     task_id: str = ""
     fire: int = 0
+    tenant: str = ""
 
 
 class ScheduleSkipped(_Event, tag="schedule.skipped", gc=False):
@@ -223,6 +224,7 @@ class ScheduleSkipped(_Event, tag="schedule.skipped", gc=False):
     schedule: str = ""
     fire: int = 0
     reason: str = ""
+    tenant: str = ""
 
 
 class BackendChanged(_Event, tag="backend.changed", gc=False):

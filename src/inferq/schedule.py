@@ -84,6 +84,16 @@ class Schedule(msgspec.Struct, frozen=True):
     updated: int = 0
 
     @property
+    def tenant(self) -> str:
+        """On whose account it is: names of schedules are each tenant's own."""
+        return self.task.tenant
+
+    @property
+    def place(self) -> str:
+        """Its name among all tenants' schedules."""
+        return place_of(self.tenant, self.name)
+
+    @property
     def cron(self) -> Cron:
         return parse(self.expression)
 
@@ -101,6 +111,11 @@ class Schedule(msgspec.Struct, frozen=True):
         """The schedule as JSON-ready values."""
         made: dict[str, Any] = msgspec.to_builtins(self)
         return made
+
+
+def place_of(tenant: str, name: str) -> str:
+    """Under what a schedule is kept: its name, and before it the tenant where there is one. No name has a slash."""
+    return f"{tenant}/{name}" if tenant else name
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -17,11 +17,12 @@ from places import HOUR, Gated, tuned
 from inferq import AsyncQueue, InvalidTask, Queue, State, Submission
 from inferq.door.schedules import SchedulesDoor
 from inferq.engine.ticker import Ticker
-from inferq.errors import Conflict, RecordNotFound, StoreError
+from inferq.errors import AmbiguousId, Conflict, RecordNotFound, StoreError
 from inferq.events import ScheduleFired, ScheduleSkipped
 from inferq.executors.echo import EchoExecutor
 from inferq.schedule import Schedule, encoded
 from inferq.store import RecordPut
+from inferq.stores.sqlite import files
 from inferq.sync.schedules import Schedules
 from inferq.testing import FakeClock, wait_until
 
@@ -274,6 +275,42 @@ async def test_overlap_policies_hold_between_real_tasks(queue: AsyncQueue, clock
     assert await payloads(queue, "skip") == ["report of 10:00"]
 
 
+async def test_schedules_of_one_name_and_several_tenants_know_nothing_of_each_other(
+    queue: AsyncQueue, clock: FakeClock, ticker: Ticker
+) -> None:
+    for tenant in ("", "a", "b"):
+        await queue.schedules.put("hourly", "0 * * * *", task=TASK | {"tenant": tenant}, overlap="skip")
+    clock.advance(HOUR)
+    await ticker.look()
+    theirs = {place: await queue.schedules.history(place) for place in ("hourly", "a/hourly", "b/hourly")}
+    assert {place: [task.flow.tenant for task in tasks] for place, tasks in theirs.items()} == {
+        "hourly": [""],
+        "a/hourly": ["a"],
+        "b/hourly": ["b"],
+    }
+    await queue.cancel(theirs["a/hourly"][0].id)
+    clock.advance(HOUR)
+    await ticker.look()
+    assert {place: len(await queue.schedules.history(place)) for place in theirs} == {"hourly": 1, "a/hourly": 2, "b/hourly": 1}
+    told = [event async for event in _events(queue) if event.type.startswith("schedule.")]
+    assert sorted((event.tenant, event.type) for event in told) == sorted(
+        [
+            *(("", "schedule.fired"), ("", "schedule.skipped"), ("a", "schedule.fired"), ("a", "schedule.fired")),
+            *(("b", "schedule.fired"), ("b", "schedule.skipped")),
+        ]
+    )
+    await queue.schedules.update("a/hourly", task=TASK | {"priority": 9})
+    assert [(one.place, one.task.priority) for one in await queue.schedules.list()] == [("a/hourly", 9), ("b/hourly", 5), ("hourly", 5)]
+    assert [one.place for one in await queue.schedules.list(after="a/hourly")] == ["b/hourly", "hourly"]
+    with pytest.raises(InvalidTask, match="put a schedule for that tenant instead"):
+        await queue.schedules.update("a/hourly", task=TASK | {"tenant": "b"})
+    await queue.schedules.remove("hourly")
+    with pytest.raises(AmbiguousId, match="a/hourly and b/hourly"):
+        await queue.schedules.get("hourly")
+    await queue.schedules.remove("b/hourly")
+    assert (await queue.schedules.get("hourly")).tenant == "a"
+
+
 async def test_a_queue_without_room_loses_no_fire(queue: AsyncQueue, clock: FakeClock) -> None:
     ticker = Ticker(queue.store, clock=clock, rng=random.Random(1), max_queue_size=1)
     await queue.schedules.put("hourly", "0 * * * *", task=TASK)
@@ -428,3 +465,18 @@ def test_the_blocking_queue_has_the_same_schedules(tmp_path: Path) -> None:
         assert len(queue.schedules.preview("@hourly", count=3)) == 3
         queue.schedules.remove("hourly")
         assert list(queue.schedules.list()) == []
+
+
+async def test_schedules_of_an_older_store_keep_their_names_each_in_its_tenant(tmp_path: Path) -> None:
+    db = files.connect(str(tmp_path / "old.db"))
+    files.migrate(db, 8)
+    for name, tenant in (("nightly", ""), ("weekly", "team-a")):
+        task = Submission("gated", "work", payload={"name": "x"}, tenant=tenant)
+        kept = Schedule(id=f"id-{name}", name=name, expression="0 3 * * *", task=task)
+        db.execute("INSERT INTO record VALUES ('schedule', ?, 1, ?, 0, 0)", (name, encoded(kept)))
+    db.commit()
+    db.close()
+    async with AsyncQueue(f"sqlite:///{tmp_path / 'old.db'}", backends=[Gated()], settings=tuned(), work=False) as queue:
+        assert [one.place for one in await queue.schedules.list()] == ["nightly", "team-a/weekly"]
+        assert (await queue.schedules.update("weekly", expression="0 4 * * *")).tenant == "team-a"
+        assert len(await queue.schedules.list()) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -120,6 +121,47 @@ async def test_a_list_shows_only_ones_own_and_the_admin_sees_all(open_site: Any)
 
     assert await listed(key.secret) == {mine.id}
     assert await listed(boss.secret) == {mine.id, ids["waiting"], ids["failed"]}
+
+
+async def test_a_name_that_others_have_is_free_for_every_tenant(open_site: Any) -> None:
+    site = await open_site(work=False)
+    create = site.queue.keys.create
+    boss = {"headers": {"authorization": f"Bearer {(await create('boss', role='admin')).secret}"}}
+    a, b = [
+        {"headers": {"authorization": f"Bearer {(await create(name, role='operator', tenant=name)).secret}"}} for name in (OURS, THEIRS)
+    ]
+    body = {"name": "nightly", "expression": "0 3 * * *"}
+    task = {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": MESSAGES}}
+    made = []
+    for who in (a, b, boss):
+        made.append((await site.post("/api/cron", body | {"task": task}, **who))["id"])
+        assert (await site.ask("POST", "/api/cron", json=body | {"task": task}, **who))[0] == 409
+        changed = {"expression": f"{len(made)} 3 * * *", "task": task}
+        assert (await site.ask("PUT", "/api/cron/nightly", json=changed, **who))[0] == 200
+        assert (await site.ask("PUT", "/api/cron/weekly", json=changed, **who))[0] == 201
+    for at, who in enumerate((a, b, boss), 1):
+        shown = await site.get("/api/cron/nightly", **who)
+        assert (shown["id"], shown["expression"]) == (made[at - 1], f"{at} 3 * * *")
+        run = await site.post("/api/cron/nightly/run", **who)
+        if who is not boss:
+            assert [task["id"] for task in (await site.get("/api/cron/nightly/history", **who))["items"]] == [run["id"]]
+            names = {one["name"]: one["id"] for one in (await site.get("/api/cron", **who))["items"]}
+            assert names["nightly"] == made[at - 1]
+            assert set(names) == {"nightly", "weekly"}
+
+    seen, after = [], ""
+    while after is not None:
+        page = await site.get(f"/api/cron?limit=1&after={quote(after, safe='')}", **boss)
+        seen += [one["id"] for one in page["items"]]
+        after = page["next"]
+    assert len(seen) == len(set(seen)) == 6
+    assert (await site.get(f"/api/cron/{OURS}%2Fnightly", **boss))["id"] == made[0]
+    assert (await site.ask("GET", f"/api/cron/{OURS}%2Fnightly", **b))[0] == 404
+    assert (await site.ask("PUT", f"/api/cron/{made[0]}", json={"expression": "9 9 * * *"}, **b))[0] == 404
+    assert (await site.ask("PUT", f"/api/cron/{made[0]}", json={"expression": "9 9 * * *", "task": task}, **boss))[0] == 200
+    assert (await site.get("/api/cron/nightly", **a))["expression"] == "9 9 * * *"
+    assert (await site.ask("DELETE", "/api/cron/nightly", **b))[0] == 204
+    assert [(await site.ask("GET", "/api/cron/nightly", **who))[0] for who in (a, b, boss)] == [200, 404, 200]
 
 
 @pytest.mark.parametrize("bounds", [{"models": ["n*"]}, {"max_priority": "low"}, {"executors": ["other"]}], ids=str)

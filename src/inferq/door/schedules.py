@@ -100,11 +100,13 @@ class SchedulesDoor(ABC):
 
     @abstractmethod
     async def get(self, name: str) -> Schedule:
-        """By name, id, or the beginning of an id. Raises RecordNotFound, AmbiguousId."""
+        """By name, id, or the beginning of an id; a tenant's as `TENANT/NAME` where several have the name. Raises RecordNotFound,
+        AmbiguousId."""
 
     @abstractmethod
     async def list(self, enabled: bool | None = None, *, limit: int = 100, after: str = "") -> list[Schedule]:
-        """By name; only the enabled or the disabled ones where `enabled` says so. Pass the last one's name as `after` to go on."""
+        """By name; only the enabled or the disabled ones where `enabled` says so. Pass the last one's `place` (its name, where there are no
+        tenants) as `after` to go on."""
 
     async def update(self, name: str, **changes: Any) -> Schedule:
         """Change some of what `put` takes (a `task` replaces the whole template). Raises RecordNotFound, InvalidTask."""

@@ -181,19 +181,20 @@ class Ticker:
         due = schedule.due
         if schedule.held is None and (schedule.overlap == "allow" or due is None or due > now):
             return []
-        page = await self._store.find(Filter(states=_ACTIVE, schedule=schedule.name).search(), limit=_MOST_ACTIVE)
+        where = Filter(states=_ACTIVE, schedule=schedule.name, tenants=(schedule.tenant,))
+        page = await self._store.find(where.search(), limit=_MOST_ACTIVE)
         return [task.id for task in page.tasks]
 
     async def _take(self, step: Step, before: Schedule, version: int, now: Now) -> None:
-        name = before.name
-        told: list[Event] = [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason) for skip in step.skipped]
+        name, tenant = before.name, before.tenant
+        told: list[Event] = [ScheduleSkipped(schedule=name, fire=skip.fire, reason=skip.reason, tenant=tenant) for skip in step.skipped]
         if step.schedule is not before:
             # With its events in the same transaction: whatever dies when, no fire is without its event.
-            guard = RecordPut(KIND, name, encoded(step.schedule), version)
+            guard = RecordPut(KIND, before.place, encoded(step.schedule), version)
             if step.task is None:
                 await self._store.put_record(guard, now, told=told)
             else:
-                told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire))
+                told.append(ScheduleFired(schedule=name, task_id=step.task.id, fire=step.fire, tenant=tenant))
                 await self._store.add([step.task], now, limit=self.max_queue_size, guard=guard, told=told)
                 log.info("schedule.fired", extra={"schedule": name, "task_id": step.task.id, "late_ms": now.wall - step.fire})
         for skip in step.skipped:
@@ -208,13 +209,13 @@ class Ticker:
         due = schedule.due
         if schedule.held is not None:
             # Woken by the end of what it waits for; the second look is for an end that came while we asked.
-            self._blocking.update(dict.fromkeys(active, schedule.name))
+            self._blocking.update(dict.fromkeys(active, schedule.place))
             again = self._clock.read().wall + round(_LOOK * 1000)
             due = again if due is None else min(due, again)
         if due is None:
-            self._due.pop(schedule.name, None)
+            self._due.pop(schedule.place, None)
         else:
-            self._due[schedule.name] = due
+            self._due[schedule.place] = due
 
 
 def _readable(name: str, body: bytes) -> Schedule | None:

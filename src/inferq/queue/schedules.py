@@ -17,7 +17,7 @@ from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, St
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Door
 from inferq.intake import admit, check_json
-from inferq.schedule import KIND, Schedule, decoded, encoded, rendered, task_of, timed
+from inferq.schedule import KIND, Schedule, decoded, encoded, place_of, rendered, task_of, timed
 from inferq.store import Filter, Record, RecordPut, Store
 from inferq.task import Submission, Task, new_id
 
@@ -48,12 +48,26 @@ class Schedules(SchedulesDoor):
         executor_of: Callable[[str, str | None], Executor],
         max_bytes: int,
         max_queue_size: int | None,
+        tenant: str | None = None,
     ) -> None:
+        self._tenant = tenant
+        """Whose schedules these are; None: everybody's."""
         self._home = home
         self._clock = clock
         self._executor_of = executor_of
         self._max_bytes = max_bytes
         self._max_queue_size = max_queue_size
+
+    def of(self, tenant: str | None) -> Schedules:
+        """The schedules of one tenant alone: no others exist there, whatever their names. None: everybody's."""
+        return Schedules(
+            self._home,
+            self._clock,
+            executor_of=self._executor_of,
+            max_bytes=self._max_bytes,
+            max_queue_size=self._max_queue_size,
+            tenant=tenant,
+        )
 
     async def _put(self, body: ScheduleFields, *, replace: bool) -> Schedule:
         wanted = self._checked(body)
@@ -65,7 +79,7 @@ class Schedules(SchedulesDoor):
                 raise Conflict(f"expected a new name, but there is a schedule {body.name!r}; update it, or put it with replace")
             return _merged(before, wanted, body.enabled)
 
-        return await self._change(body.name, merged)
+        return await self._change(wanted.place, merged)
 
     def _checked(self, body: ScheduleFields) -> Schedule:
         """The schedule that the body asks for, not counting yet."""
@@ -93,14 +107,16 @@ class Schedules(SchedulesDoor):
                 return msgspec.structs.replace(before, **changes)
             fields = {field: getattr(before, field) for field in ScheduleFields.__struct_fields__}
             fields["task"] = template_fields(before.task)
-            return _merged(before, self._checked(ScheduleFields(**fields | changes)), changes.get("enabled"))
+            fields |= changes
+            fields["task"] = _of_tenant(fields["task"], before.tenant)
+            return _merged(before, self._checked(ScheduleFields(**fields)), changes.get("enabled"))
 
-        return await self._change(found.name, changed)
+        return await self._change(found.place, changed)
 
-    async def _change(self, name: str, change: Callable[[Schedule | None], Schedule]) -> Schedule:
+    async def _change(self, place: str, change: Callable[[Schedule | None], Schedule]) -> Schedule:
         """Read, change, write; again when somebody else (a fire) was quicker. What stays as it is is not written."""
         for _ in range(_TRIES):
-            record = await self._home.store.record(KIND, name)
+            record = await self._home.store.record(KIND, place)
             before = None if record is None else _read(record)
             after, now = change(before), self._clock.read()
             if after == before:
@@ -109,11 +125,11 @@ class Schedules(SchedulesDoor):
                 after = timed(after, now.wall)
             after = msgspec.structs.replace(after, created=before.created if before else now.wall, updated=now.wall)
             try:
-                await self._home.store.put_record(RecordPut(KIND, name, encoded(after), record.version if record else 0), now)
+                await self._home.store.put_record(RecordPut(KIND, place, encoded(after), record.version if record else 0), now)
             except StaleRecord:
                 continue
             return after
-        raise StaleRecord(f"schedule {name!r} changes faster than it can be written; try again")
+        raise StaleRecord(f"schedule {place!r} changes faster than it can be written; try again")
 
     async def get(self, name: str) -> Schedule:
         return _read(await self._record(name))
@@ -121,33 +137,50 @@ class Schedules(SchedulesDoor):
     async def _record(self, name: Any) -> Record:
         if not isinstance(name, str) or not name.isprintable():
             raise _unknown(name)
-        record = await self._home.store.record(KIND, name)
+        place = self._place(name)
+        record = None if place is None else await self._home.store.record(KIND, place)
         if record is not None:
             return record
-        found = []
-        if len(name) >= _SHORTEST_ID:
-            found = [record async for record, schedule in self._all() if schedule.id.startswith(name.lower())]
-        if not found:
-            raise _unknown(name)
-        if len(found) > 1:
+        named, begun = [], []
+        async for record, schedule in self._all():
+            if schedule.name == name:
+                named.append(record)
+            elif len(name) >= _SHORTEST_ID and schedule.id.startswith(name.lower()):
+                begun.append(record)
+        if len(named) > 1:
+            places = " and ".join(one.id for one in named[:3])
+            raise AmbiguousId(f"expected the name of one schedule, but {places} have it; give one of these")
+        if not named and len(begun) > 1:
             raise AmbiguousId(f"expected the beginning of one id, but several schedules begin with {name!r}; give more of it, or the name")
-        return found[0]
+        if not named and not begun:
+            raise _unknown(name)
+        return (named or begun)[0]
+
+    def _place(self, name: str) -> str | None:
+        """Where it is kept, given by name or by place; None for the place of another tenant's."""
+        if self._tenant is None:
+            return name
+        tenant, slash, bare = name.rpartition("/")
+        return None if slash and tenant != self._tenant else place_of(self._tenant, bare)
 
     async def _all(self, after: str = "") -> AsyncIterator[tuple[Record, Schedule]]:
-        """Every schedule that can be read, by name."""
+        """Every schedule that can be read, by place; those of the tenant, where there is one."""
         while page := await self._home.store.records(KIND, after=after, limit=_PAGE):
             for record in page:
                 try:
-                    yield record, _read(record)
+                    schedule = _read(record)
                 except StoreError as error:
                     log.warning("schedules.unreadable", extra={"schedule": record.id, "error": str(error)})
+                    continue
+                if self._tenant is None or schedule.tenant == self._tenant:
+                    yield record, schedule
             after = page[-1].id
 
     async def list(self, enabled: bool | None = None, *, limit: int = 100, after: str = "") -> list[Schedule]:
         if type(limit) is not int or not 1 <= limit <= 10_000:
             raise InvalidTask(f"expected a number from 1 to 10000, got {limit!r}", field="limit")
         found: list[Schedule] = []
-        async for _, schedule in self._all(after):
+        async for _, schedule in self._all((self._place(after) or after) if after else ""):
             if enabled is None or schedule.enabled is enabled:
                 found.append(schedule)
                 if len(found) == limit:
@@ -175,7 +208,8 @@ class Schedules(SchedulesDoor):
         if type(limit) is not int or not 1 <= limit <= 10_000:
             raise InvalidTask(f"expected a number from 1 to 10000, got {limit!r}", field="limit")
         schedule = await self.get(name)
-        return (await self._home.store.find(Filter(schedule=schedule.name).search(), limit=limit)).tasks
+        where = Filter(schedule=schedule.name, tenants=(schedule.tenant,))
+        return (await self._home.store.find(where.search(), limit=limit)).tasks
 
 
 def _merged(before: Schedule, wanted: Schedule, enabled: bool | None) -> Schedule:
@@ -183,6 +217,16 @@ def _merged(before: Schedule, wanted: Schedule, enabled: bool | None) -> Schedul
     fields = {name: getattr(wanted, name) for name in (*ScheduleFields.__struct_fields__, "estimate", "size")}
     fields["enabled"] = before.enabled if enabled is None else enabled
     return msgspec.structs.replace(before, **fields)
+
+
+def _of_tenant(task: dict[str, Any], tenant: str) -> dict[str, Any]:
+    """The template on the account that its schedule has. Raises InvalidTask where it names another."""
+    if task.get("tenant") or tenant:
+        if task.get("tenant") not in (None, "", tenant):
+            expected = f"expected {tenant!r}, whose schedule it is" if tenant else "expected none, since the schedule is no tenant's"
+            raise InvalidTask(f"{expected}, got {task['tenant']!r}; put a schedule for that tenant instead", field="task.tenant")
+        return {**task, "tenant": tenant}
+    return task
 
 
 def _sample(template: Submission, name: str, now: int) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -11,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Meta
 
-from inferq.access import authorise, sees
+from inferq.access import authorise
 from inferq.clock import SystemClock
 from inferq.cron import describe, parse
 from inferq.door.schedules import MOST_FIRES, in_task
@@ -27,6 +25,7 @@ from inferq.errors import (
     RecordNotFound,
 )
 from inferq.intake import STREAMED_ACTIONS
+from inferq.queue.schedules import Schedules
 from inferq.schedule import Schedule
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
@@ -35,7 +34,6 @@ from inferq.wire.native import Instant, Listing, SubmitBody, Submitted, TaskView
 from inferq.wire.schedules import Expression, Preview, ScheduleBody, ScheduleChanges, Zone
 
 _clock: Final = SystemClock()
-_PAGE: Final = 1000
 _FOUND: Final = (RecordNotFound, AmbiguousId)
 EXAMPLE: Final = {
     "name": "daily-report",
@@ -55,7 +53,7 @@ _CHANGES: Final = {"time": {"expression": "30 8 * * 1-5"}, "policies": {"misfire
 class ListQuery(msgspec.Struct, forbid_unknown_fields=True):
     enabled: bool | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    after: Annotated[str, Meta(max_length=200, description="The `next` of the page before.")] = ""
+    after: Annotated[str, Meta(max_length=400, description="The `next` of the page before.")] = ""
 
 
 class HistoryQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,13 +71,8 @@ class PreviewQuery(msgspec.Struct, forbid_unknown_fields=True):
 async def list_(call: Call) -> Reply:
     """List schedules by name."""
     query: ListQuery = call.query
-    found: list[Schedule] = []
-    async with aclosing(_visible(call, query.after, query.enabled)) as visible:
-        async for one in visible:
-            found.append(one)
-            if len(found) == query.limit:
-                break
-    return Reply(Listing(found, found[-1].name if len(found) == query.limit else None))
+    found = await _schedules(call).list(query.enabled, limit=query.limit, after=query.after)
+    return Reply(Listing(found, found[-1].place if len(found) == query.limit else None))
 
 
 @route(
@@ -94,7 +87,7 @@ async def list_(call: Call) -> Reply:
 async def create(call: Call) -> Reply:
     """Create a schedule. Its task is checked like a submission, so a broken one is refused now and not at its first fire."""
     body: ScheduleBody = call.body
-    made = await call.queue.schedules.put(body.name, replace=False, **_given(call, body))
+    made = await _schedules(call).put(body.name, replace=False, **_given(call, body))
     return Reply(made, 201, {"location": f"{call.root}/api/cron/{quote(made.name, safe='')}"})
 
 
@@ -121,31 +114,16 @@ async def show(call: Call) -> Reply:
     return Reply(await _schedule(call))
 
 
+def _schedules(call: Call) -> Schedules:
+    """Those that exist for this caller."""
+    schedules = call.queue.schedules
+    assert isinstance(schedules, Schedules)  # noqa: S101 - a server's queue is in its process
+    return schedules.of(call.principal.tenant)
+
+
 async def _schedule(call: Call) -> Schedule:
     """The schedule of the path, where it exists for this caller."""
-    name = call.path["name"]
-    try:
-        found = [await call.queue.schedules.get(name)]
-    except AmbiguousId:
-        if call.principal.tenant is None:
-            raise
-        # Among those of all tenants; of its own there may be one.
-        found = [one async for one in _visible(call, "") if one.id.startswith(name.lower())]
-        if len(found) > 1:
-            raise
-    found = [one for one in found if sees(call.principal, one.task.tenant)]
-    if not found:
-        raise RecordNotFound(f"expected the name or id of a schedule, got {name!r}: there is none")
-    return found[0]
-
-
-async def _visible(call: Call, after: str, enabled: bool | None = None) -> AsyncGenerator[Schedule]:
-    """The schedules that exist for this caller, by name."""
-    while page := await call.queue.schedules.list(enabled, limit=_PAGE, after=after):
-        for one in page:
-            if sees(call.principal, one.task.tenant):
-                yield one
-        after = page[-1].name
+    return await _schedules(call).get(call.path["name"])
 
 
 @route(
@@ -166,16 +144,32 @@ async def put(call: Call) -> Reply:
     if match not in (None, "*"):
         raise InvalidRequest("expected *, got something else: schedules have no entity tags", parameter="If-Match")
     try:
-        found = await call.queue.schedules.get(name)
+        found = await _meant(call, name, given.get("task"))
     except RecordNotFound:
         if match or "expression" not in given or "task" not in given:
             raise
-        return Reply(await call.queue.schedules.put(name, replace=False, **given), 201)
-    if not sees(call.principal, found.task.tenant):
-        raise Conflict(f"expected another name: {name!r} is taken")
+        return Reply(await _schedules(call).put(name, replace=False, **given), 201)
     if "task" not in given:
         _check_template(call, found)
-    return Reply(await call.queue.schedules.update(found.name, **given))
+    return Reply(await _schedules(call).update(found.place, **given))
+
+
+async def _meant(call: Call, name: str, task: Submission | None) -> Schedule:
+    """The schedule to be changed: of that name on the account that the template is for, else the one of that id. Who leaves the template as
+    it is, or changes only what is there, means whichever there is."""
+    schedules = _schedules(call)
+    if task is None or call.principal.tenant is not None or call.raw_headers.get(b"if-match"):
+        return await schedules.get(name)
+    try:
+        return await schedules.of(task.tenant).get(name)
+    except RecordNotFound as unknown:
+        try:
+            found = await schedules.get(name)
+        except (RecordNotFound, AmbiguousId):
+            raise unknown from None
+        if name == found.name:
+            raise
+        return found
 
 
 def _check_template(call: Call, schedule: Schedule) -> None:
@@ -186,7 +180,7 @@ def _check_template(call: Call, schedule: Schedule) -> None:
 @route("DELETE", "/api/cron/{name}", role="operator", returns={204: None}, errors=_FOUND)
 async def remove(call: Call) -> Reply:
     """Remove a schedule. Its tasks go on."""
-    await call.queue.schedules.remove((await _schedule(call)).name)
+    await _schedules(call).remove((await _schedule(call)).place)
     return Reply(None, 204)
 
 
@@ -194,12 +188,12 @@ async def enable(call: Call) -> Reply:
     """Let a schedule fire, from now on."""
     schedule = await _schedule(call)
     _check_template(call, schedule)
-    return Reply(await call.queue.schedules.enable(schedule.name))
+    return Reply(await _schedules(call).enable(schedule.place))
 
 
 async def disable(call: Call) -> Reply:
     """Let a schedule fire no more."""
-    return Reply(await call.queue.schedules.disable((await _schedule(call)).name))
+    return Reply(await _schedules(call).disable((await _schedule(call)).place))
 
 
 @route(
@@ -214,7 +208,7 @@ async def run(call: Call) -> Reply:
     """Make the schedule's task now, whatever its times and policies say. The same idempotency key makes one task."""
     schedule = await _schedule(call)
     _check_template(call, schedule)
-    handle = await call.queue.schedules.run(schedule.name, key=call.header_text("Idempotency-Key"))
+    handle = await _schedules(call).run(schedule.place, key=call.header_text("Idempotency-Key"))
     task = await handle.refresh()
     spec = task.spec
     made = Submitted(task.id, task.id, State(task.state), spec.executor, spec.action, spec.model, task.priority, spec.scheduled_at)
@@ -225,8 +219,8 @@ async def run(call: Call) -> Reply:
 async def history(call: Call) -> Reply:
     """List the schedule's tasks that retention still keeps, newest first."""
     schedule = await _schedule(call)
-    tasks = await call.queue.schedules.history(schedule.name, limit=call.query.limit)
-    return Reply(Listing([task_view(task) for task in tasks if sees(call.principal, task.flow.tenant)]))
+    tasks = await _schedules(call).history(schedule.place, limit=call.query.limit)
+    return Reply(Listing([task_view(task) for task in tasks]))
 
 
 @route("GET", "/api/cron/preview", role="read", query=PreviewQuery, returns={200: Preview}, errors=(InvalidTask,))

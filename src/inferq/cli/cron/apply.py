@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,21 +86,30 @@ async def _apply(app: App, wanted: list[ScheduleFields], *, prune: bool, dry_run
     from inferq.errors import ConfigError, InvalidTask
 
     async with app.queue() as queue:
-        there = {schedule.name: schedule for schedule in await queue.schedules.list(limit=10_000)}
+        there = {schedule.place: schedule for schedule in await queue.schedules.list(limit=10_000)}
         records = []
         for fields in wanted:
             try:
-                records.append(await _make(queue.schedules, fields, there.get(fields.name), dry_run=dry_run))
+                records.append(await _make(queue.schedules, fields, there.get(_place(fields, there)), dry_run=dry_run))
             except InvalidTask as error:
                 before = f"; {len(records)} before it were applied" if records else ""
                 raise ConfigError(f"schedules.{fields.name}.{error}{before}; mend the file and apply it again") from None
-        for name in sorted(set(there) - {fields.name for fields in wanted}) if prune else ():
+        for place in sorted(set(there) - {_place(fields, there) for fields in wanted}) if prune else ():
             if not dry_run:
-                await queue.schedules.remove(name)
-            records.append({"name": name, "change": "removed", "expression": there[name].expression})
+                await queue.schedules.remove(place)
+            records.append({"name": place, "change": "removed", "expression": there[place].expression})
     app.out.records(records, _COLUMNS, key="name")
     changed = sum(record["change"] != "unchanged" for record in records)
     say(f"{changed} of {len(records)} schedules {'would change' if dry_run else 'changed'}")
+
+
+def _place(fields: ScheduleFields, there: Mapping[str, Schedule]) -> str:
+    """Where the schedule is or will be. A tenant's key need not name its tenant: of that name there is one then."""
+    from inferq.schedule import place_of
+
+    place = place_of(fields.task.get("tenant") or "", fields.name)
+    named = [schedule.place for schedule in there.values() if schedule.name == fields.name]
+    return named[0] if place == fields.name and place not in there and len(named) == 1 else place
 
 
 async def _make(schedules: SchedulesDoor, fields: ScheduleFields, before: Schedule | None, *, dry_run: bool) -> dict[str, Any]:

@@ -52,7 +52,7 @@ async def _list(app: App, enabled: bool | None, *, limit: int, offset: int, afte
     shown = found[offset : offset + limit]
     app.out.records([schedule_record(schedule) for schedule in shown], SCHEDULE_COLUMNS, key="name")
     if len(found) > offset + limit:
-        say(f"more: --after {shown[-1].name}")
+        say(f"more: --after {shown[-1].place}")
     elif not found and stdout_is_terminal():
         say("there are no schedules; add one with `inferq cron add`")
 

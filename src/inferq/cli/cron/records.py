@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from inferq.schedule import Schedule
 
 SCHEDULE_FIELDS = (
-    "id", "name", "expression", "description", "tz", "enabled", "next_fire", "due", "last_fire", "fire_count", "last_task", "last_skip",
-    "misfire", "window", "overlap", "jitter", "start_within", "end_within", "held", "mark", "metadata", "task", "created", "updated",
+    "id", "name", "tenant", "expression", "description", "tz", "enabled", "next_fire", "due", "last_fire", "fire_count", "last_task",
+    "last_skip", "misfire", "window", "overlap", "jitter", "start_within", "end_within", "held", "mark", "metadata", "task", "created",
+    "updated",
 )  # fmt: skip
 _SHORT = 8
 """Characters of an id that the forerunner's table shows."""
@@ -23,6 +24,7 @@ def schedule_record(schedule: Schedule) -> dict[str, Any]:
     """A schedule with every field of `SCHEDULE_FIELDS`."""
     made = schedule.to_dict()
     task = {"priority": 5, "model": "", **made["task"]}
+    made["tenant"] = schedule.tenant
     return {name: made[name] for name in SCHEDULE_FIELDS} | {"task": task}
 
 
@@ -47,6 +49,7 @@ SCHEDULE_COLUMNS = (
     _time("due", "NEXT RUN"),
     _time("last_fire", "LAST RUN"),
     Column("ZONE", field("tz")),
+    Column("TENANT", field("tenant"), wide=True),
     Column("DESCRIPTION", field("description"), wide=True),
     Column("MISFIRE", field("misfire"), wide=True),
     Column("OVERLAP", field("overlap"), wide=True),
@@ -68,6 +71,7 @@ def page(schedule: Schedule, fires: list[datetime]) -> list[tuple[str, str]]:
     policies = f"misfire {schedule.misfire}" + ("" if schedule.misfire == "skip" else f" within {span(schedule.window)}")
     rows: list[tuple[str, str]] = [
         ("name", schedule.name),
+        ("tenant", schedule.tenant),
         ("id", schedule.id),
         ("expression", f"{schedule.expression}  ({schedule.description})"),
         ("zone", schedule.tz),
