@@ -12,7 +12,9 @@ import pytest
 from places import Does, Gated, tuned
 
 from inferq import AsyncQueue, Call, InvalidTask, Queue, QueueFull, State, WaitTimeout, WrongState
-from inferq.batch import BatchState
+from inferq.batch import BatchState, Form
+from inferq.door.batch_sources import pieces
+from inferq.door.batches import LoadOptions
 from inferq.errors import BatchExists, BatchInvalid, BatchNotFound, Reject
 from inferq.store import Filter
 from inferq.testing import wait_until
@@ -186,6 +188,22 @@ async def test_without_keys_a_load_goes_on_by_line_in_the_same_file_only(idle: A
     with pytest.raises(InvalidTask, match="has changed since, and its lines have no keys"):
         await idle.batches.from_jsonl(path, resume=True)
     assert await total(idle) == 10
+
+
+async def test_a_load_goes_on_although_the_one_before_it_was_still_under_way_without_its_caller(idle: AsyncQueue) -> None:
+    begun = await idle.batches.load(pieces(lines([{**row(1), "key": "a"}])), Form(), LoadOptions(name="nightly", seal=False))
+
+    async def meanwhile() -> AsyncIterator[bytes]:
+        yield lines([{**row(1), "key": "a"}])
+        await idle.batches.seal(begun.batch.id)  # the one before it has come to its end
+        yield lines([{**row(2), "key": "b"}])
+
+    again = await idle.batches.from_jsonl(meanwhile(), name="nightly", resume=True)
+    assert (again.id, again.loaded.added, again.loaded.skipped, again.batch.total) == (begun.batch.id, 1, 1, 2)
+    assert again.batch.sealed is not None
+    await again.cancel()
+    with pytest.raises(WrongState, match="it was; retry its tasks"):
+        await idle.batches.from_jsonl(lines([row(3)]), name="nightly", resume=True)
 
 
 async def test_another_prompt_over_the_same_file_is_another_batch(idle: AsyncQueue, tmp_path: Path) -> None:

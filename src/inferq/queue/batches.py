@@ -185,7 +185,7 @@ class LocalBatches(BatchesDoor):
                 lines = group if not shift else [BatchLine(line.line + shift, line.key, line.task) for line in group]
                 if writing is not None:
                     added += await writing
-                writing = asyncio.ensure_future(self._store.add_lines(batch.id, lines, self._clock.read()))
+                writing = asyncio.ensure_future(self._keep(batch.id, lines, resumed=not new))
                 await asyncio.sleep(0)
             if writing is not None:
                 added += await writing
@@ -197,6 +197,16 @@ class LocalBatches(BatchesDoor):
             halfway(error, batch.id, added, spool.count)
             raise
         return added
+
+    async def _keep(self, id: str, lines: builtins.list[BatchLine], *, resumed: bool) -> int:
+        try:
+            return await self._store.add_lines(id, lines, self._clock.read())
+        except WrongState:
+            if not resumed or (await self.get(id)).reason is not None:
+                raise
+        # The load that is gone on with was still under way, without its caller, and has just come to its end.
+        await self._store.seal_batch(id, self._clock.read(), sealed=False)
+        return await self._store.add_lines(id, lines, self._clock.read())
 
     async def _undo(self, id: str) -> None:
         """As if it had never been."""
