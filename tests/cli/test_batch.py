@@ -82,6 +82,12 @@ def test_wrong_lines_are_named_and_nothing_is_submitted(cli: Any, home: Path) ->
     assert "2 wrong lines were left out" in ran.err
 
 
+def test_a_table_is_told_how_to_become_json_lines(cli: Any, home: Path) -> None:
+    (home / "table.csv").write_text("id,question\n1,why\n")
+    ran = cli("submit", "batch", "--file", "table.csv", "--model", "m", "--prompt", "{question}")
+    assert (ran.code, "It looks like a table: docs/batches.md has the line" in ran.err) == (2, True)
+
+
 def test_what_cannot_be_read_is_said(cli: Any, home: Path) -> None:
     assert cli("submit", "batch", "--file", "nowhere.json").code == 5
     assert cli("submit", "batch", "--file", "-", stdin="").code == 2
@@ -173,6 +179,8 @@ def test_a_batch_is_paused_resumed_moved_cancelled_and_deleted(cli: Any, tasks: 
     }  # fmt: skip
     assert cli("batch", "retry", "x", "--cancelled", "--json=state").json == {"state": "running"}
     assert cli("batch", "list", "--unfinished", "-q").lines == [cli("batch", "show", "x", "-q").out.strip()]
+    unasked = cli("batch", "delete", "x")
+    assert (unasked.code, "Nobody can be asked here: add --yes to do it" in unasked.err) == (2, True)
     assert cli("batch", "delete", "x", "-y", "--cancel").code == 0
     assert cli("list", "-q").out == ""
 

@@ -276,7 +276,8 @@ def delete(app: App, batch_id: str, first: bool, yes: bool) -> None:
     async def run() -> None:
         async with app.queue() as queue:
             found = await queue.batches.get(batch_id)
-            sure(f"remove batch {found.name or found.id} with {found.total} tasks and their results?", yes=yes)
+            question = f"remove batch {found.name or found.id} with {found.total} tasks and their results, for good?"
+            sure(question, yes=yes, otherwise="--yes to do it")
             if first:
                 await queue.batches.cancel(found.id)
             await queue.batches.delete(found.id)

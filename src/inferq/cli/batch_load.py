@@ -29,6 +29,7 @@ _EXITS = (
     Exit.FAILED, Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.REJECTED, Exit.INTERRUPTED,
 )  # fmt: skip
 FIELDS = ("batch_id", "batch_size", "status", "tasks", "duration_ms")
+_TABLES = (".csv", ".tsv", ".xlsx")
 _PATIENCE = 1.5
 """Seconds without any task running before the reason is told."""
 
@@ -114,6 +115,8 @@ async def _submit(app: App, file: str, given: dict[str, Any]) -> None:
             loaded = await _load(queue, file, given)
         except BatchInvalid as error:
             _tell(error.errors, error.count)
+            if Path(file).suffix.lower() in _TABLES:
+                error.args = (f"{error}. It looks like a table: docs/batches.md has the line that makes JSON lines of it",)
             raise
         if loaded.loaded.wrong:
             _tell(loaded.loaded.errors, loaded.loaded.wrong)

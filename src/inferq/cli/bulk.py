@@ -66,12 +66,12 @@ def one_way(ids: tuple[str, ...], query: str | None, *, dry_run: bool) -> None:
         raise click.UsageError("--dry-run goes with --query; ids say already what is meant")
 
 
-def sure(question: str, *, yes: bool) -> None:
+def sure(question: str, *, yes: bool, otherwise: str = "--yes to do it, or --dry-run to look first") -> None:
     """Ask for a yes. Raises UsageError (2) where nobody can be asked, Abort for a no."""
     if yes:
         return
     if not (stdin_is_terminal() and sys.stderr.isatty()):
-        raise click.UsageError(f"{cell(question)} Nobody can be asked here: add --yes to do it, or --dry-run to look first")
+        raise click.UsageError(f"{cell(question)} Nobody can be asked here: add {otherwise}")
     if not click.confirm(cell(question), err=True):
         say("nothing was changed")
         raise click.exceptions.Exit(int(Exit.USAGE))
