@@ -13,7 +13,7 @@ from inferq.cli.about import version_text
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command
-from inferq.cli.output import Column, field, output_options
+from inferq.cli.output import Column, field, output_options, say
 
 if TYPE_CHECKING:
     from inferq.config import BackendSettings
@@ -43,23 +43,53 @@ class Finding(NamedTuple):
         inferq doctor
         inferq doctor -o json
         inferq --url sqlite:////srv/inferq.db doctor
+        inferq doctor --bundle report.zip
     """,
-    exits=(Exit.FAILED,),
+    exits=(Exit.FAILED, Exit.PERMISSION),
     fields=("check", "verdict", "detail"),
 )
+@click.option("--bundle", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Also write a zip file for a bug report.")
 @output_options()
 @click.pass_obj
-def doctor(app: App) -> None:
+def doctor(app: App, bundle: Path | None) -> None:
     """Check environment, store, backends and models.
 
     `note` is worth knowing, FAIL keeps something from working (exit code 1). Backends get five seconds to answer. Nothing
     is run and nothing costs money.
+
+    --bundle also writes what was found, versions, settings and their sources, numbers, the last events and log lines into a
+    new file for a bug report. Secrets are masked, and no prompt, answer, error text or reason is in it; look before you send it.
     """
+    if bundle is not None and bundle.exists():
+        raise click.UsageError(f"{bundle} exists already: choose another name or remove it")
     findings = app.run(_examine(app))
+    if bundle is not None:
+        app.run(_bundle(app, bundle, findings))
+        say(f"wrote {bundle}; it is plain text and JSON: look before you send it")
     records = [{**finding._asdict(), "id": finding.check} for finding in findings]
     columns = [Column(name.upper(), field(name)) for name in Finding._fields]
     app.out.records(records, columns, key="check")
     app.end(Exit.FAILED if any(finding.verdict == "FAIL" for finding in findings) else Exit.OK)
+
+
+async def _bundle(app: App, file: Path, findings: list[Finding]) -> None:
+    """What cannot be had is told in its place: a report is wanted most where little works."""
+    from inferq.cli.bundle import Bundle
+    from inferq.errors import ConfigError, InferqError
+
+    made = Bundle(app)
+    made.versions()
+    made.json("doctor.json", [finding._asdict() for finding in findings])
+    try:
+        made.config()
+    except ConfigError as error:
+        made.json("config.json", {"error": str(error)})
+    try:
+        async with app.queue() as queue:
+            await made.store(queue)
+    except (InferqError, OSError) as error:
+        made.json("store.json", {"error": type(error).__name__})
+    made.write(file)
 
 
 async def _examine(app: App) -> list[Finding]:
