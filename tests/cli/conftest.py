@@ -17,6 +17,8 @@ import pytest
 
 from inferq.cli import main
 
+sys.path.insert(0, str(Path(__file__).parent))  # calls.py is shared, which importlib mode does not provide for
+
 
 @dataclass
 class Ran:

@@ -7,12 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-
-from inferq.cli import root
-from inferq.cli.app import App
-from inferq.cli.groups import LazyGroup
+from calls import parse
 
 # What is kept of each submit: the fields of the task that the flags set.
 SUBMITS: list[tuple[str, dict[str, Any]]] = [
@@ -156,15 +152,7 @@ def test_global_flags_are_heeded_before_and_after_the_command(cli: Any, home: Pa
 
 @pytest.mark.parametrize("line", TAKEN)
 def test_a_line_is_taken_with_all_its_flags(line: str) -> None:
-    command: click.Command = root
-    context = root.make_context("inferq", shlex.split(line), obj=App())
-    rest = [*context._protected_args, *context.args]
-    while isinstance(command, LazyGroup):
-        name, found, rest = command.resolve_command(context, rest)
-        assert found is not None
-        command = found
-        context = command.make_context(name, rest, parent=context)
-        rest = [*context._protected_args, *context.args]
+    parse(shlex.split(line))
 
 
 def test_the_answer_of_a_submit_is_one_json_value_although_progress_is_told(cli: Any) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 import pytest
+from calls import parse
 
 from inferq.cli import docs, root
-from inferq.cli.app import App
 from inferq.cli.exits import MEANING, Exit
 from inferq.cli.groups import Command, LazyGroup
 
@@ -65,15 +65,7 @@ def test_every_example_is_a_call_that_parses(path: str, example: str) -> None:
     calls = [shlex.split(call) for call in calls_in(example)]
     assert calls, example
     for words in calls:
-        command: click.Command = root
-        context = root.make_context("inferq", list(words), obj=App(), resilient_parsing=False)
-        rest = [*context._protected_args, *context.args]
-        while isinstance(command, LazyGroup):
-            name, found, rest = command.resolve_command(context, rest)
-            assert found is not None
-            command = found
-            context = found.make_context(name, rest, parent=context)
-            rest = [*context._protected_args, *context.args]
+        parse(words)
 
 
 def calls_in(line: str) -> Iterator[str]:

@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from inferq import Backend, Call, Executor, Settings
+import pytest
+
+from inferq import Backend, Call, Executor, Settings, TaskFailed
 from inferq.config import RetentionSettings, RetrySettings, StateRetention, StoreSettings, WorkerSettings
 from inferq.executor import Produced
 
@@ -111,3 +113,10 @@ def tuned(
         ),
         retry=RetrySettings(max_retries=max_retries, initial_delay=0.001, max_delay=0.002),
     )
+
+
+async def failed(queue: Any, does: Executor, **fields: Any) -> TaskFailed:
+    """How a task of `does` fails."""
+    with pytest.raises(TaskFailed) as caught:
+        await (await queue.submit(does.name, "work", **fields)).result(timeout=10)
+    return caught.value

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from places import Does, Gated
+from places import Does, Gated, failed
 
 from inferq import (
     Answer,
     Call,
     Chunk,
-    Executor,
     RetryLater,
     State,
     TaskCancelled,
@@ -26,13 +25,6 @@ from inferq.testing import FakeClock, wait_until
 async def endless(call: Call) -> str:
     await asyncio.Event().wait()
     return "never"
-
-
-async def failed(queue: Any, does: Executor, **fields: Any) -> TaskFailed:
-    """How a task of `does` fails."""
-    with pytest.raises(TaskFailed) as caught:
-        await (await queue.submit(does.name, "work", **fields)).result(timeout=10)
-    return caught.value
 
 
 # ── five clocks ─────────────────────────────────────────────────────────────────────────────────────────────────────

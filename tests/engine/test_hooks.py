@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, ClassVar
 
 import pytest
-from places import HOUR, Does, Gated, place
+from places import HOUR, Does, Gated, failed, place
 
 from inferq import (
     Answer,
@@ -15,17 +15,9 @@ from inferq import (
     Health,
     InvalidTask,
     Reject,
-    TaskFailed,
     Unavailable,
     Usage,
 )
-
-
-async def failed(queue: Any, does: Executor, **fields: Any) -> TaskFailed:
-    """How a task of `does` fails."""
-    with pytest.raises(TaskFailed) as caught:
-        await (await queue.submit(does.name, "work", **fields)).result(timeout=10)
-    return caught.value
 
 
 class Hooked(Executor):

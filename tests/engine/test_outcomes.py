@@ -7,26 +7,18 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from places import Does
+from places import Does, failed
 
 from inferq import (
     Answer,
     Call,
     Chunk,
-    Executor,
     Reject,
     State,
     TaskFailed,
     Unavailable,
 )
 from inferq.testing import wait_until
-
-
-async def failed(queue: Any, does: Executor, **fields: Any) -> TaskFailed:
-    """How a task of `does` fails."""
-    with pytest.raises(TaskFailed) as caught:
-        await (await queue.submit(does.name, "work", **fields)).result(timeout=10)
-    return caught.value
 
 
 async def test_a_failure_that_may_pass_is_tried_again_until_the_budget_is_spent(opened: Any) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import ollama as sdk
 import pytest
 from doubles import ollama as wire
+from doubles.asking import ask
 from doubles.server import Double, never, says, says_text, streams
 
 from inferq.errors import ConfigError, InvalidTask, Reject, RetryLater, Unavailable
-from inferq.executor import Answer, Call, Chunk, Usage
-from inferq.executors import produce
+from inferq.executor import Chunk, Usage
 from inferq.executors.ollama import OllamaExecutor
 
 HI = {"messages": [{"role": "user", "content": "hi"}]}
@@ -36,13 +36,6 @@ async def make(double: Double) -> AsyncIterator[Make]:
     yield _make
     for executor in made:
         await executor.close()
-
-
-async def ask(executor: OllamaExecutor, action: str, payload: dict[str, Any], **rest: Any) -> tuple[list[Chunk], Answer]:
-    items = [item async for item in produce(executor, Call("t", action, rest.pop("model", "m-1"), payload, **rest))]
-    answer = items.pop()
-    assert isinstance(answer, Answer)
-    return [item for item in items if isinstance(item, Chunk)], answer
 
 
 # ── what it answers ─────────────────────────────────────────────────────────────────────────────────────────────────

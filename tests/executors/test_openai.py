@@ -12,10 +12,11 @@ from typing import Any
 import openai as sdk
 import pytest
 from doubles import openai as wire
+from doubles.asking import ask
 from doubles.server import Double, Seen, never, says, says_text, streams
 
 from inferq.errors import ConfigError, InvalidTask, Reject, RetryLater, Unavailable
-from inferq.executor import Answer, Call, Chunk, Usage
+from inferq.executor import Call, Chunk, Usage
 from inferq.executors import produce
 from inferq.executors.openai import OFFICIAL, OpenAIExecutor
 
@@ -37,13 +38,6 @@ async def make(double: Double) -> AsyncIterator[Make]:
     yield _make
     for executor in made:
         await executor.close()
-
-
-async def ask(executor: OpenAIExecutor, action: str, payload: dict[str, Any], **rest: Any) -> tuple[list[Chunk], Answer]:
-    items = [item async for item in produce(executor, Call("t", action, rest.pop("model", "m-1"), payload, **rest))]
-    answer = items.pop()
-    assert isinstance(answer, Answer)
-    return [item for item in items if isinstance(item, Chunk)], answer
 
 
 # ── what it answers ─────────────────────────────────────────────────────────────────────────────────────────────────

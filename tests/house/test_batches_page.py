@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import INFERQ, Desk, Page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "batches.md").read_text("utf-8")
-INFERQ = Path(sys.executable).with_name("inferq")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = Page("docs/batches.md")
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "tasks.json").write_text(blocks("json")[0])
-    (tmp_path / "questions.jsonl").write_text(blocks("jsonl")[0])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INFERQ_", "OLLAMA", "OPENAI", "XDG_"))}
-    return kept | {"HOME": str(tmp_path), "INFERQ_URL": str(tmp_path / "q.db")}
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(PAGE.blocks("json")[0])
+    (tmp_path / "questions.jsonl").write_text(PAGE.blocks("jsonl")[0])
 
 
 @pytest.fixture
-def worker(tmp_path: Path, environment: dict[str, str]) -> Iterator[None]:
-    with subprocess.Popen([INFERQ, "work"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+def worker(desk: Desk) -> Iterator[None]:
+    with subprocess.Popen([INFERQ, "work"], cwd=desk.folder, env=desk.environment, stderr=subprocess.DEVNULL) as process:
         yield
         process.terminate()
 
 
-def test_the_program_runs(tmp_path: Path, environment: dict[str, str]) -> None:
-    (program,) = blocks("python")
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "2/2  failed 0" in ran.stdout.splitlines()[-1]
+def test_the_program_runs(tmp_path: Path, desk: Desk) -> None:
+    (program,) = PAGE.blocks("python")
+    assert "2/2  failed 0" in desk.program(program)[-1]
     answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert [answer["result"]["text"] for answer in answers] == [
         "Why is the sky blue?\nAnswer in one line.", "Why is grass green?\nAnswer in one line.",
@@ -63,15 +45,11 @@ def test_a_table_becomes_json_lines(tmp_path: Path, environment: dict[str, str])
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_commands_run(tmp_path: Path, environment: dict[str, str]) -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+def test_the_commands_run(tmp_path: Path, desk: Desk) -> None:
+    lines = PAGE.commands()
     assert len(lines) == 13
     for line in lines:
-        ran = subprocess.run(
-            line.replace("inferq", str(INFERQ), 1), shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
-            check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, f"{line}: {ran.stderr}"
+        desk.command(line)
     assert [json.loads(line)["key"] for line in (tmp_path / "answers.jsonl").read_text().splitlines()] == ["1", "2"]
 
 
@@ -79,6 +57,6 @@ def test_every_route_of_the_page_exists() -> None:
     from inferq.server.batches import ROUTES
 
     said = {route.path.rpartition("/")[2].strip("{}") for route in ROUTES}
-    named = set(re.findall(r"/api/batches(?:/\{id\})?/?(\w*)", PAGE)) | set(re.findall(r"…/(\w+)", PAGE))
+    named = set(re.findall(r"/api/batches(?:/\{id\})?/?(\w*)", PAGE.text)) | set(re.findall(r"…/(\w+)", PAGE.text))
     assert named - {""} <= said | {"id"}
     assert {"import", "tasks", "seal", "pause", "resume", "cancel", "retry", "priority", "results", "items", "errors"} <= named

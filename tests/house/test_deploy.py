@@ -8,12 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
+from calls import parse
 
-from inferq.cli import root
-from inferq.cli.app import App
-from inferq.cli.groups import LazyGroup
 from inferq.config import Settings, keys
 
 ROOT = Path(__file__).parents[2]
@@ -24,23 +21,10 @@ RULES = (ROOT / "deploy" / "prometheus" / "inferq.rules.yml").read_text("utf-8")
 VARIABLES = {key.env for key in keys()}
 
 
-def parses(words: list[str]) -> None:
-    """It is a call of the command line. Raises click's errors."""
-    command: click.Command = root
-    context = root.make_context("inferq", list(words), obj=App())
-    rest = [*context._protected_args, *context.args]
-    while isinstance(command, LazyGroup):
-        name, found, rest = command.resolve_command(context, rest)
-        assert found is not None
-        command = found
-        context = command.make_context(name, rest, parent=context)
-        rest = [*context._protected_args, *context.args]
-
-
 def test_the_image_runs_commands_that_exist() -> None:
     for words in re.findall(r"^\s*(?:CMD|HEALTHCHECK .*CMD) \[(.+)\]", DOCKERFILE, re.MULTILINE):
         call = [word.strip(' "') for word in words.split(",")]
-        parses(call[1:] if call[0] == "inferq" else call)
+        parse(call[1:] if call[0] == "inferq" else call)
     assert 'ENTRYPOINT ["inferq"]' in DOCKERFILE
     assert "USER inferq" in DOCKERFILE
     assert "EXPOSE 7125" in DOCKERFILE
@@ -57,7 +41,7 @@ def test_every_call_in_a_comment_exists() -> None:
     calls = re.findall(r"exec server inferq (.+)", text) + re.findall(r"`inferq (.+?)`", text)
     assert len(calls) >= 3
     for call in calls:
-        parses(shlex.split(call.partition("`")[0]))
+        parse(shlex.split(call.partition("`")[0]))
 
 
 def test_containers_and_units_wait_longer_than_running_tasks_get() -> None:
@@ -71,7 +55,7 @@ def test_containers_and_units_wait_longer_than_running_tasks_get() -> None:
 
 def test_the_unit_runs_commands_that_exist() -> None:
     for line in re.findall(r"^Exec\w+=/opt/inferq/bin/inferq (.+)$", UNIT, re.MULTILINE):
-        parses(shlex.split(line))
+        parse(shlex.split(line))
     assert "kill -HUP $MAINPID" in UNIT
 
 
@@ -86,6 +70,6 @@ def test_make_starts_the_demo_and_a_server_by_commands_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     recipes = dict(re.findall(r"^(\w+):[^\n]*\n\t(.+)$", makefile, re.MULTILINE))
     assert recipes["demo"] == "$(PY) -m inferq.demo"
-    parses(shlex.split(recipes["serve"].partition("-m inferq ")[2]))
+    parse(shlex.split(recipes["serve"].partition("-m inferq ")[2]))
     assert recipes["serve"].startswith("exec "), "Ctrl-C must reach the server itself"
     assert re.search(r"^serve:.*\bmodels\b", makefile, re.MULTILINE), "the small model is fetched before"

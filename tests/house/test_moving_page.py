@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+from pages import Desk, Page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "moving.md").read_text("utf-8")
+PAGE = Page("docs/moving.md")
 
 
-def test_the_commands_run_and_carry_a_task_over(tmp_path: Path) -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INFERQ_", "OLLAMA", "OPENAI", "XDG_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    environment = kept | {"HOME": str(tmp_path), "INFERQ_URL": str(tmp_path / "q.db"), "PATH": path}
-    (commands,) = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    commands = commands.replace("/srv/new.db", str(tmp_path / "new.db"))
+def test_the_commands_run_and_carry_a_task_over(desk: Desk) -> None:
+    (commands,) = PAGE.blocks("sh")
+    new = desk.folder / "new.db"
     first = "inferq submit chat --executor echo --model m hello -q\n"
-    last = f"inferq --store {tmp_path / 'new.db'} list -q\n"
-    script = f"set -e\n{first}{commands}{last}"
-    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[0] == ran.stdout.splitlines()[-1]
+    last = f"inferq --store {new} list -q\n"
+    told = desk.command(f"set -e\n{first}{commands.replace('/srv/new.db', str(new))}{last}").splitlines()
+    assert told[0] == told[-1]

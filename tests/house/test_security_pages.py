@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
-import subprocess
-import sys
 import threading
 import tomllib
 from http.server import ThreadingHTTPServer
@@ -14,68 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import Desk, Page
 
 from inferq import Queue, Settings
 from inferq.config import WebhookSettings, load
 from inferq.engine import Backend
 from inferq.testing import EchoExecutor
 
-DOCS = Path(__file__).parents[2] / "docs"
-INFERQ = Path(sys.executable).with_name("inferq")
+WEBHOOKS, SECURITY = Page("docs/webhooks.md"), Page("docs/security.md")
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INFERQ_", "OLLAMA", "OPENAI", "XDG_"))}
-    return kept | {"HOME": str(tmp_path), "INFERQ_URL": str(tmp_path / "q.db")}
-
-
-def run(program: str, tmp_path: Path, environment: dict[str, str]) -> list[str]:
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.splitlines()
-
-
-@pytest.mark.parametrize(("page", "count"), [("webhooks.md", 9), ("security.md", 8)])
-def test_the_commands_run(page: str, count: int, tmp_path: Path, environment: dict[str, str]) -> None:
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+@pytest.mark.parametrize(("page", "count"), [(WEBHOOKS, 9), (SECURITY, 8)], ids=["webhooks", "security"])
+def test_the_commands_run(page: Page, count: int, desk: Desk) -> None:
+    lines = page.commands()
     assert len(lines) == count
     for line in lines:
-        ran = subprocess.run(
-            line.replace("inferq", str(INFERQ), 1), shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
-            check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, f"{line}: {ran.stderr}"
+        desk.command(line)
 
 
-def test_the_program_that_puts_a_webhook_runs(tmp_path: Path, environment: dict[str, str]) -> None:
-    secret, names = run(blocks("webhooks.md", "python")[0], tmp_path, environment)
+def test_the_program_that_puts_a_webhook_runs(desk: Desk) -> None:
+    secret, names = desk.program(WEBHOOKS.blocks("python")[0])
     assert secret.startswith("whsec_")
     assert names == "['ops']"
 
 
-def test_the_program_about_keys_runs(tmp_path: Path, environment: dict[str, str]) -> None:
-    (program,) = blocks("security.md", "python")
-    assert run(program, tmp_path, environment) == ["True", "True"]
+def test_the_program_about_keys_runs(desk: Desk) -> None:
+    (program,) = SECURITY.blocks("python")
+    assert desk.program(program) == ["True", "True"]
 
 
 def test_the_receiver_takes_what_we_sign_once_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made: dict[str, Any] = {}
-    exec(compile(blocks("webhooks.md", "python")[1], "docs/webhooks.md", "exec"), made)
+    exec(compile(WEBHOOKS.blocks("python")[1], "docs/webhooks.md", "exec"), made)
     receiver = type("Silent", (made["Receiver"],), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), receiver)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -108,7 +77,7 @@ def test_the_receiver_takes_what_we_sign_once_and_nothing_else(
 
 
 def test_the_configuration_shown_opens_two_backends_with_bounds(tmp_path: Path) -> None:
-    (text,) = blocks("security.md", "toml")
+    (text,) = SECURITY.blocks("toml")
     assert tomllib.loads(text)
     file = tmp_path / "inferq.toml"
     file.write_text(text)
