@@ -42,6 +42,7 @@ _DURATION = re.compile(
     r"(?:(?P<d>\d+(?:\.\d+)?)d)?(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?"
     r"(?:(?P<s>\d+(?:\.\d+)?)s)?(?:(?P<ms>\d+(?:\.\d+)?)ms)?"
 )
+_LARGEST = 2**63
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
@@ -54,10 +55,10 @@ def seconds(value: float | str | timedelta) -> float:
         amount = value.total_seconds()
     elif isinstance(value, str):
         amount = _parse(value.strip())
-    elif isinstance(value, bool):
+    elif isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a duration such as 30, '10m' or timedelta(minutes=10), got {value!r}")
     else:
-        amount = float(value)
+        amount = float(value) if -_LARGEST < value < _LARGEST else math.inf
     if not math.isfinite(amount) or amount < 0:
         raise ValueError(f"expected a finite duration of at least 0, got {value!r}")
     return amount

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from inferq.clock import instant, seconds
 from inferq.errors import InvalidTask, PayloadTooLarge, UnknownAction
 from inferq.estimate import estimate, size_class
 from inferq.executor import Executor
-from inferq.task import LAST_MOMENT, FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id, priority_number
+from inferq.given import checked_instant, checked_priority, checked_seconds
+from inferq.task import LAST_MOMENT, FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id
 
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
@@ -44,21 +44,17 @@ def submission_from(given: Submission | Mapping[str, Any]) -> Submission:
     for name in ("payload", "options", "metadata"):
         if name in fields and fields[name] is not None:
             fields[name] = plain(fields[name])
-    for names, kinds, read in ((_MOMENTS, str | datetime, instant), (_DURATIONS, str | timedelta, seconds)):
-        for name in names:
-            if isinstance(fields.get(name), kinds):
-                fields[name] = _read(read, fields[name], name)
+    # What is no text is left to the types, which name the field too.
+    for name in _MOMENTS:
+        if isinstance(fields.get(name), str | datetime):
+            fields[name] = checked_instant(fields[name], name)
+    for name in _DURATIONS:
+        if isinstance(fields.get(name), str | timedelta):
+            fields[name] = checked_seconds(fields[name], name)
     try:
         return msgspec.convert(fields, Submission)
     except msgspec.ValidationError as error:
         raise located(error) from None
-
-
-def _read(read: Callable[[Any], float], value: Any, field: str) -> float:
-    try:
-        return read(value)
-    except (ValueError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
 
 
 def refuse_origin(batch: object, schedule: object) -> None:
@@ -75,13 +71,6 @@ def plain(value: Any) -> Any:
     if value is None:
         return {}
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def checked_priority(value: int | str) -> int:
-    try:
-        return priority_number(value)
-    except ValueError as error:
-        raise InvalidTask(str(error), field="priority") from None
 
 
 def located(error: Exception) -> InvalidTask:

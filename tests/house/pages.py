@@ -8,15 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+DOCS = Path(__file__).parents[2] / "docs"
 INFERQ = Path(sys.executable).with_name("inferq")
 
 
 class Page:
-    """A page, by its path in the repository."""
+    """A page of docs/, by its name."""
 
-    def __init__(self, path: str) -> None:
-        self.text = (ROOT / path).read_text("utf-8")
+    def __init__(self, name: str) -> None:
+        self.text = (DOCS / name).read_text("utf-8")
 
     def blocks(self, language: str) -> list[str]:
         return re.findall(rf"^```{language}\n(.*?)^```", self.text, re.DOTALL | re.MULTILINE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pages import INFERQ, Desk, Page
 
-PAGE = Page("docs/batches.md")
+PAGE = Page("batches.md")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from pages import INFERQ, Desk, Page
 
-PAGE = Page("docs/client.md")
+PAGE = Page("client.md")
 ADDRESS = "http://127.0.0.1:7125"
 
 

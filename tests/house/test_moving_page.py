@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pages import Desk, Page
 
-PAGE = Page("docs/moving.md")
+PAGE = Page("moving.md")
 
 
 def test_the_commands_run_and_carry_a_task_over(desk: Desk) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pages import Desk, Page
 
-PAGE = Page("docs/schedules.md")
+PAGE = Page("schedules.md")
 
 
 def test_the_program_runs(desk: Desk) -> None:

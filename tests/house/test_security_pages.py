@@ -18,7 +18,7 @@ from inferq.config import WebhookSettings, load
 from inferq.engine import Backend
 from inferq.testing import EchoExecutor
 
-WEBHOOKS, SECURITY = Page("docs/webhooks.md"), Page("docs/security.md")
+WEBHOOKS, SECURITY = Page("webhooks.md"), Page("security.md")
 
 
 @pytest.mark.parametrize(("page", "count"), [(WEBHOOKS, 9), (SECURITY, 8)], ids=["webhooks", "security"])

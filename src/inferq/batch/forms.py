@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from inferq import clock
 from inferq.errors import InvalidTask
+from inferq.given import checked_instant
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,7 +94,7 @@ def maker(form: Form) -> Callable[[dict[str, Any]], Made]:
             fields |= always
         for name in _MOMENTS:
             if type(fields.get(name)) is str:
-                fields[name] = instant(fields[name], name)
+                fields[name] = checked_instant(fields[name], name)
         return (own if key is None else _key_of(key(row))), fields
 
     return make
@@ -243,14 +243,6 @@ def _key_of(value: Any) -> str:
     if not text or len(text) > 512:
         raise InvalidTask(f"expected a key of 1 to 512 characters, got {len(text)}", field="key")
     return text
-
-
-def instant(text: str, name: str) -> int:
-    """Unix milliseconds of an RFC 3339 time with its zone. Raises InvalidTask."""
-    try:
-        return clock.instant(text)
-    except ValueError as error:
-        raise InvalidTask(str(error), field=name) from None
 
 
 def kind(value: Any) -> str:

@@ -16,7 +16,7 @@ from inferq.clock import Clock
 from inferq.door import AsyncDoor
 from inferq.door.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import BatchNotFound, TaskNotFound, TransportError, WaitTimeout
-from inferq.intake import checked_priority
+from inferq.given import checked_priority
 from inferq.task import State
 from inferq.wire.batches import Added, Counted
 from inferq.wire.native import Listing

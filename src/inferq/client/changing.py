@@ -8,9 +8,9 @@ from typing import Final
 
 from inferq.client.held import Held, task_id
 from inferq.client.transport import Request, delete, get, post
-from inferq.door import checked_ids, checked_text
+from inferq.door import checked_ids
 from inferq.errors import InferqError
-from inferq.intake import checked_priority
+from inferq.given import checked_priority, checked_text
 
 _AT_ONCE: Final = 16
 """Requests of one call that are out at the same time."""

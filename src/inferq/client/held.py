@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from inferq.client.transport import Transport
-from inferq.door import AsyncDoor, is_text
+from inferq.door import AsyncDoor
 from inferq.errors import TaskNotFound
+from inferq.given import is_text
 
 
 class Held(AsyncDoor):

@@ -8,10 +8,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from inferq.client.transport import Transport, get, post
-from inferq.door import checked_seconds
 from inferq.door.operations import OperationsDoor
 from inferq.errors import RecordNotFound, WaitTimeout
-from inferq.intake import checked_priority
+from inferq.given import checked_priority, checked_seconds
 from inferq.operation import Operation, Verb, asked_of, check_arguments
 from inferq.wire.native import Listing
 

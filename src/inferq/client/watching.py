@@ -16,9 +16,10 @@ from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
 from inferq.client.held import Held, task_id
 from inferq.client.transport import Request, Transport, get
-from inferq.door import checked_place, checked_position, checked_seconds
+from inferq.door import checked_place, checked_position
 from inferq.errors import InferqError, ProtocolError, WaitTimeout
 from inferq.events import EVENT_TYPES, Event, type_filter
+from inferq.given import checked_seconds
 from inferq.handle import Duration
 from inferq.store import LoggedChunk, Position
 from inferq.task import Task, TaskResult

@@ -5,7 +5,7 @@ What can be said in terms of a few questions is written here once; the questions
 
 from __future__ import annotations
 
-from inferq.door.arguments import Moment, checked_ids, checked_place, checked_position, checked_seconds, checked_text, instant_of, is_text
+from inferq.door.arguments import Moment, checked_ids, checked_place, checked_position, instant_of
 from inferq.door.asking import QueueStats
 from inferq.door.front import AsyncDoor
 from inferq.door.watching import Reaction
@@ -18,8 +18,5 @@ __all__ = [
     "checked_ids",
     "checked_place",
     "checked_position",
-    "checked_seconds",
-    "checked_text",
     "instant_of",
-    "is_text",
 ]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from inferq.clock import Clock, seconds
+from inferq.clock import Clock
 from inferq.errors import InvalidTask, TaskNotFound
+from inferq.given import checked_instant, checked_seconds, is_text
 from inferq.handle import Duration
 from inferq.store import Position
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-_LONGEST: Final = 1000 * 365.25 * 86_400
 _LARGEST_POSITION: Final = 2**53
 _LARGEST_PLACE: Final = (10**9, 10**12)
 """Of attempt and index; the wire says the same."""
@@ -22,30 +22,11 @@ Moment = datetime | Duration
 """An aware datetime, or a duration from now."""
 
 
-def checked_seconds(value: Duration | None, field: str) -> float | None:
-    """A duration in seconds. Raises InvalidTask naming the field."""
-    if value is None:
-        return None
-    try:
-        return seconds(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
-
-
 def instant_of(moment: Moment | None, field: str, clock: Clock) -> int | None:
     """Unix milliseconds of a moment. Raises InvalidTask naming the field."""
-    if moment is None:
-        return None
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise InvalidTask(f"expected a time with its zone, got {moment.isoformat()} without one", field=field)
-        return round(moment.astimezone(UTC).timestamp() * 1000)
-    after = checked_seconds(moment, field)
-    if after is None:
-        return None
-    if after > _LONGEST:
-        raise InvalidTask(f"expected at most {_LONGEST:g} s (1,000 years) from now, got {after:g}", field=field)
-    return clock.read().wall + round(after * 1000)
+    if moment is None or isinstance(moment, datetime):
+        return checked_instant(moment, field)
+    return clock.read().wall + round(checked_seconds(moment, field) * 1000)
 
 
 def prepared(given: Iterable[Given], make: Callable[[Given], Made]) -> list[Made]:
@@ -60,24 +41,6 @@ def prepared(given: Iterable[Given], make: Callable[[Given], Made]) -> list[Made
         except InvalidTask as error:
             raise error.within(f"submissions[{index}]") from None
     return made
-
-
-def is_text(value: object) -> bool:
-    """Whether it is text that UTF-8 can hold."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def checked_text(value: str, field: str, *, empty: bool = False) -> str:
-    """Text that a store can hold. Raises InvalidTask naming the field."""
-    if not is_text(value) or "\x00" in value or not (value or empty):
-        raise InvalidTask(f"expected a text, got {value!r}", field=field)
-    return value
 
 
 def checked_place(after: Position) -> Position:

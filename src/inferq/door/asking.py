@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from inferq.door.arguments import is_text
 from inferq.door.life import Life
 from inferq.errors import AmbiguousId, TaskNotFound
+from inferq.given import is_text
 from inferq.store import Cursor, Filter, Page, Where, query_of
 from inferq.task import AttemptRecord, Task
 from inferq.waiting import Waiting

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from inferq.backend import BackendInfo
-from inferq.clock import seconds
 from inferq.errors import InvalidTask, WaitTimeout
+from inferq.given import checked_seconds
 from inferq.handle import Duration
 
 _STEPS = (0.05, 0.1, 0.2, 0.5)
@@ -60,12 +60,12 @@ class BackendsDoor(ABC):
 
         Raises RecordNotFound, WaitTimeout (it goes on loading), and Conflict with the reason where the backend cannot or did not.
         """
-        held = None if keep is None else _seconds(keep, "keep")
-        return await self._hold(name, checked_model(model), "load", held, _seconds(timeout, "timeout"))
+        held = checked_seconds(keep, "keep")
+        return await self._hold(name, checked_model(model), "load", held, checked_seconds(timeout, "timeout"))
 
     async def unload(self, name: str, model: str, *, timeout: Duration = 60.0) -> Held:
         """Take a model out of the backend's memory. Raises RecordNotFound, WaitTimeout, Conflict."""
-        return await self._hold(name, checked_model(model), "unload", None, _seconds(timeout, "timeout"))
+        return await self._hold(name, checked_model(model), "unload", None, checked_seconds(timeout, "timeout"))
 
     @abstractmethod
     async def _hold(self, name: str, model: str, verb: Literal["load", "unload"], keep: float | None, timeout: float) -> Held: ...
@@ -83,7 +83,7 @@ class BackendsDoor(ABC):
 
         Idempotent. Raises RecordNotFound, and WaitTimeout when that takes longer than `timeout`; it goes on draining then.
         """
-        limit = None if timeout is None else _seconds(timeout, "timeout")
+        limit = checked_seconds(timeout, "timeout")
         info = await self._switch(name, "draining", checked_reason(reason))
         if not wait:
             return info
@@ -103,13 +103,6 @@ class BackendsDoor(ABC):
 
     @abstractmethod
     async def _switch(self, name: str, state: str, reason: str) -> BackendInfo: ...
-
-
-def _seconds(value: Duration, field: str) -> float:
-    try:
-        return seconds(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
 
 
 def checked_model(model: Any) -> str:

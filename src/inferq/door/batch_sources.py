@@ -16,7 +16,7 @@ import msgspec
 
 from inferq.batch import Form
 from inferq.errors import InvalidTask
-from inferq.intake import checked_priority
+from inferq.given import checked_priority
 from inferq.task import Submission
 
 T = TypeVar("T")

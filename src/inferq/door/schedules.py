@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from inferq.clock import SystemClock, seconds
+from inferq.clock import SystemClock
 from inferq.cron import CronError, fires, parse, zone
 from inferq.errors import InvalidTask
+from inferq.given import checked_instant, checked_seconds
 from inferq.handle import AsyncHandle
 from inferq.intake import submission_from
 from inferq.schedule import LONGEST_JITTER, LONGEST_WINDOW, MISFIRES, OVERLAPS, Misfire, Overlap
@@ -85,11 +86,11 @@ class SchedulesDoor(ABC):
             tz=tz,
             enabled=enabled,
             misfire=misfire,
-            window=checked_duration(window, "window"),
+            window=checked_seconds(window, "window"),
             overlap=overlap,
-            jitter=checked_duration(jitter, "jitter"),
-            start_within=None if start_within is None else checked_duration(start_within, "start_within"),
-            end_within=None if end_within is None else checked_duration(end_within, "end_within"),
+            jitter=checked_seconds(jitter, "jitter"),
+            start_within=checked_seconds(start_within, "start_within"),
+            end_within=checked_seconds(end_within, "end_within"),
             metadata=dict(metadata or {}),
         )
         return await self._put(body, replace=replace)
@@ -117,7 +118,7 @@ class SchedulesDoor(ABC):
             changes["task"] = template_fields(changes["task"])
         for field in ("window", "jitter", "start_within", "end_within"):
             if changes.get(field) is not None:
-                changes[field] = checked_duration(changes[field], field)
+                changes[field] = checked_seconds(changes[field], field)
         return await self._update(name, changes)
 
     @abstractmethod
@@ -153,11 +154,9 @@ def preview(expression: str, tz: str, count: int, after: datetime | None) -> Seq
     """The next fires of an expression. Raises InvalidTask naming the field."""
     if type(count) is not int or not 1 <= count <= MOST_FIRES:
         raise InvalidTask(f"expected a number from 1 to {MOST_FIRES}, got {count!r}", field="count")
-    if after is not None and after.tzinfo is None:
-        raise InvalidTask(f"expected a time with its zone, got {after.isoformat()} without one", field="after")
+    start = SystemClock().read().wall if after is None else checked_instant(after, "after")
     checked_times(expression, tz)
     place = zone(tz)
-    start = SystemClock().read().wall if after is None else round(after.timestamp() * 1000)
     return [datetime.fromtimestamp(at / 1000, UTC).astimezone(place) for at in islice(fires(parse(expression), start, place), count)]
 
 
@@ -168,14 +167,6 @@ def checked_times(expression: str, tz: str) -> None:
             check(value)
         except CronError as error:
             raise InvalidTask(str(error), field=field) from None
-
-
-def checked_duration(value: Duration, field: str) -> float:
-    """Seconds. Raises InvalidTask naming the field."""
-    try:
-        return seconds(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
 
 
 def checked_fields(body: ScheduleFields) -> ScheduleFields:
@@ -196,8 +187,7 @@ def checked_fields(body: ScheduleFields) -> ScheduleFields:
         raise InvalidTask(f"expected an object, got {type(body.metadata).__name__}", field="metadata")
     durations: dict[str, float | None] = {}
     for field, most in (("window", LONGEST_WINDOW), ("jitter", LONGEST_JITTER), ("start_within", None), ("end_within", None)):
-        given = getattr(body, field)
-        durations[field] = None if given is None else checked_duration(given, field)
+        durations[field] = checked_seconds(getattr(body, field), field)
         _check_length(durations[field], field, most)
     return msgspec.structs.replace(body, **durations)
 

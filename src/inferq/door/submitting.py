@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from inferq.door.arguments import Moment, checked_seconds, instant_of
+from inferq.door.arguments import Moment, instant_of
 from inferq.door.changing import Changing
 from inferq.door.watching import Watching
 from inferq.errors import InvalidTask, TaskError, TaskFailed, TaskNotFound
+from inferq.given import checked_priority, checked_seconds
 from inferq.handle import AsyncHandle, Duration
-from inferq.intake import STREAMED_ACTIONS, checked_priority, plain
+from inferq.intake import STREAMED_ACTIONS, plain
 from inferq.task import Submission, TaskResult
 
 

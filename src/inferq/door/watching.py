@@ -7,10 +7,10 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Final, TypeVar
 
-from inferq.door.arguments import checked_seconds
 from inferq.door.asking import Asking
 from inferq.errors import TaskCancelled, TaskFailed, TaskNotFound, WaitTimeout
 from inferq.events import Event
+from inferq.given import checked_seconds
 from inferq.handle import Duration
 from inferq.query import Query, matches, parse, search
 from inferq.store import LoggedChunk, Position

@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING
 
-from inferq.door import QueueStats, is_text
+from inferq.door import QueueStats
 from inferq.errors import TaskNotFound
+from inferq.given import is_text
 from inferq.query import search
 from inferq.queue.held import Held
 from inferq.store import Cursor, Page, Where, checked_cursor, page_size, query_of

@@ -10,7 +10,6 @@ from typing import Any, Final, Protocol
 
 from inferq.batch import MAX_LINE, Batch, BatchItem, BatchLine, Form, Line, NewBatch
 from inferq.clock import Clock
-from inferq.door import is_text
 from inferq.door.batches import BatchesDoor, Failures, Loaded, LoadOptions, checked_limit
 from inferq.errors import (
     AmbiguousId,
@@ -26,8 +25,9 @@ from inferq.errors import (
     WrongState,
 )
 from inferq.events import Event
+from inferq.given import checked_priority, is_text
 from inferq.handle import Duration
-from inferq.intake import Admission, check_json, checked_priority, refuse_origin
+from inferq.intake import Admission, check_json, refuse_origin
 from inferq.queue.imports import GROUP, Check, Spool, halfway
 from inferq.store import BatchFilter, Store
 from inferq.task import NewTask, State, Submission, Task, new_id

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from inferq.door import checked_ids, checked_text
+from inferq.door import checked_ids
 from inferq.errors import InvalidTask, WrongState
-from inferq.intake import checked_priority
+from inferq.given import checked_priority, checked_text
 from inferq.queue.held import Held
 from inferq.task import DRAIN
 

@@ -33,8 +33,8 @@ from inferq.door.arguments import instant_of
 from inferq.door.keys import KeysDoor
 from inferq.errors import Conflict, RecordNotFound, Unauthenticated
 from inferq.events import Event, RecordChanged
+from inferq.given import checked_priority
 from inferq.handle import Duration
-from inferq.intake import checked_priority
 from inferq.store import Change, Record, RecordPut, Store
 
 _PAGE: Final = 1000

@@ -12,11 +12,10 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from inferq.clock import Clock
-from inferq.door import checked_seconds, is_text
 from inferq.door.operations import OperationsDoor
 from inferq.errors import Conflict, InferqError, RecordNotFound, StaleRecord, StoreError, TaskNotFound, WaitTimeout, WrongState
 from inferq.events import Event, RecordChanged
-from inferq.intake import checked_priority
+from inferq.given import checked_priority, checked_seconds, is_text
 from inferq.operation import (
     BITE,
     COUNTED,

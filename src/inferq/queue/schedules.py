@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from inferq.clock import Clock
-from inferq.door import is_text
 from inferq.door.schedules import ScheduleFields, SchedulesDoor, checked_fields, in_task, template_fields, template_of
 from inferq.errors import AmbiguousId, Conflict, InvalidTask, RecordNotFound, StaleRecord, StoreError
 from inferq.executor import Executor
+from inferq.given import is_text
 from inferq.handle import AsyncHandle, Door
 from inferq.intake import admit, check_json
 from inferq.schedule import KIND, Schedule, decoded, encoded, place_of, rendered, task_of, timed

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from inferq.door import checked_place, checked_position, checked_seconds
+from inferq.door import checked_place, checked_position
 from inferq.errors import StoreClosed, TaskNotFound, WaitTimeout
 from inferq.events import Event, type_filter
+from inferq.given import checked_seconds
 from inferq.handle import Duration
 from inferq.queue.held import Held
 from inferq.store import LoggedChunk, Position

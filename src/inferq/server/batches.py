@@ -23,7 +23,7 @@ from inferq.errors import (
     WaitTimeout,
     WrongState,
 )
-from inferq.intake import checked_priority
+from inferq.given import checked_priority
 from inferq.queue.batches import LocalBatches
 from inferq.server.call import Call, Reply, Streamed
 from inferq.server.route import Lines, Ndjson, Route, route

@@ -9,11 +9,11 @@ from msgspec import Meta
 
 from inferq.access import Principal, check_priority, sees
 from inferq.errors import Conflict, InvalidQuery, InvalidTask, RecordNotFound, WaitTimeout
+from inferq.given import checked_priority
 from inferq.operation import Operation
 from inferq.query import Compare, Query, Term, Text, written
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
-from inferq.wire import native
 from inferq.wire.native import Listing
 from inferq.wire.operations import OperationBody
 
@@ -44,7 +44,7 @@ async def create(call: Call) -> Reply:
     """Cancel, retry, move or delete all tasks that pass a filter. It goes on by itself, also when the caller leaves or the server is
     started again. With `dry_run` only count and show examples. A retry finds only tasks that the caller's key could submit."""
     body: OperationBody = call.body
-    level = None if body.priority is None else native.priority(body.priority)
+    level = None if body.priority is None else checked_priority(body.priority)
     if level is not None:
         check_priority(call.principal, level)
     made = await call.queue.operations.start(

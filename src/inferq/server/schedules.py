@@ -24,13 +24,14 @@ from inferq.errors import (
     RateLimited,
     RecordNotFound,
 )
+from inferq.given import checked_instant
 from inferq.intake import STREAMED_ACTIONS
 from inferq.queue.schedules import Schedules
 from inferq.schedule import Schedule
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.task import State, Submission
-from inferq.wire.native import Instant, Listing, SubmitBody, Submitted, TaskView, instant, task_view
+from inferq.wire.native import Instant, Listing, SubmitBody, Submitted, TaskView, task_view
 from inferq.wire.schedules import Expression, Preview, ScheduleBody, ScheduleChanges, Zone
 
 _clock: Final = SystemClock()
@@ -227,7 +228,7 @@ async def history(call: Call) -> Reply:
 async def preview(call: Call) -> Reply:
     """Say when an expression fires next, and what it means in words."""
     query: PreviewQuery = call.query
-    after = instant(query.after, "after")
+    after = checked_instant(query.after, "after")
     moment = None if after is None else _moment(after)
     fires = await call.queue.schedules.preview(query.expression, tz=query.tz, count=query.count, after=moment)
     times = [round(at.timestamp() * 1000) for at in fires]

@@ -26,6 +26,7 @@ from inferq.errors import (
     WaitTimeout,
     WrongState,
 )
+from inferq.given import checked_priority
 from inferq.intake import STREAMED_ACTIONS
 from inferq.query import Query, parse
 from inferq.server.call import Call, Reply
@@ -33,7 +34,6 @@ from inferq.server.route import Route, route
 from inferq.store import Cursor, Filter, checked_cursor
 from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id, priority_number
 from inferq.waiting import Waiting
-from inferq.wire import native
 from inferq.wire.native import Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
 Wait = Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end of the task, within `server.max_wait`.")]
@@ -274,7 +274,7 @@ async def retry(call: Call) -> Reply:
 )
 async def set_priority(call: Call) -> Reply:
     """Move a waiting task to another priority."""
-    priority = native.priority(call.body.priority)
+    priority = checked_priority(call.body.priority)
     check_priority(call.principal, priority)
     return await _change(call, partial(call.queue.set_priority, priority=priority))
 

@@ -9,8 +9,9 @@ from msgspec import Meta
 
 from inferq.batch import Batch, Form, LineError
 from inferq.errors import InvalidRequest
+from inferq.given import checked_instant
 from inferq.task import priority_number
-from inferq.wire.native import Instant, Priority, instant
+from inferq.wire.native import Instant, Priority
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, description="A name of the caller's own, unique among its batches.")]
 Seconds = Annotated[float, Meta(gt=0, description="seconds")]
@@ -88,7 +89,7 @@ class LoadQuery(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
             except ValueError as error:
                 raise InvalidRequest(str(error), parameter="priority") from None
         if self.at is not None:
-            fields["scheduled_at"] = instant(self.at, "at")
+            fields["scheduled_at"] = checked_instant(self.at, "at")
         return Form(
             prompt=self.prompt,
             system=self.system,

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from inferq.access import Role, TenantLimits
 from inferq.errors import InvalidTask
-from inferq.wire.native import Duration, Instant, Priority, duration, instant
+from inferq.given import checked_instant, checked_seconds
+from inferq.wire.native import Duration, Instant, Priority
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=200, description="A name, or the beginning of one with * at its end")]
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -35,8 +36,8 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
         if self.expires is not None and self.expires_in is not None:
             raise InvalidTask("expected expires or expires_in, got both", field="expires_in")
         if self.expires_in is not None:
-            return now + round(duration(self.expires_in, "expires_in") * 1000)
-        return instant(self.expires, "expires")
+            return now + round(checked_seconds(self.expires_in, "expires_in") * 1000)
+        return checked_instant(self.expires, "expires")
 
 
 class LimitsBody(msgspec.Struct, forbid_unknown_fields=True):

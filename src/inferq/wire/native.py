@@ -16,18 +16,15 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
-from inferq import clock
-from inferq.clock import seconds
 from inferq.errors import FailureCode, InvalidTask
 from inferq.events import Event
 from inferq.executor import Chunk, ChunkKind
+from inferq.given import checked_instant, checked_priority, checked_seconds
 from inferq.store import LoggedChunk, Position
-from inferq.task import LAST_MOMENT, FlowKey, Size, State, Submission, Task, priority_number
+from inferq.task import LAST_MOMENT, FlowKey, Size, State, Submission, Task
 
 T = TypeVar("T")
 
-LONGEST: Final = 31_557_600_000
-"""Seconds: no duration that a client gives is longer (1,000 years)."""
 
 Priority = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(description="low, normal, high, critical or a number")]
 Instant = (
@@ -79,26 +76,26 @@ class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
         action = self.action or self.type
         if not action:
             raise InvalidTask("expected the name of an action such as chat, generate or embed, got none", field="action")
-        due = instant(self.scheduled_at, "scheduled_at")
+        due = checked_instant(self.scheduled_at, "scheduled_at")
         if self.delay is not None:
-            due = now + round(duration(self.delay, "delay") * 1000)
+            due = now + round(checked_seconds(self.delay, "delay") * 1000)
         return Submission(
             self.executor,
             action,
             self.model,
             self.payload,
             self.options,
-            priority(self.priority),
+            checked_priority(self.priority),
             self.backend,
             self.tenant,
             key if key is not None else self.key,
             self.tags,
             self.metadata,
             due,
-            None if self.timeout is None else duration(self.timeout, "timeout"),
-            None if self.idle_timeout is None else duration(self.idle_timeout, "idle_timeout"),
-            instant(self.start_deadline, "start_deadline"),
-            instant(self.deadline, "deadline"),
+            checked_seconds(self.timeout, "timeout"),
+            checked_seconds(self.idle_timeout, "idle_timeout"),
+            checked_instant(self.start_deadline, "start_deadline"),
+            checked_instant(self.deadline, "deadline"),
             self.max_retries,
             self.at_most_once,
             streamed(action) if self.stream is None else self.stream,
@@ -106,35 +103,6 @@ class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
             self.size,
             self.remote if self.remote is not None else self.remote_execution,
         )
-
-
-def priority(value: int | str, field: str = "priority") -> int:
-    """Raises InvalidTask naming the field."""
-    try:
-        return priority_number(value)
-    except ValueError as error:
-        raise InvalidTask(str(error), field=field) from None
-
-
-def instant(value: int | str | None, field: str) -> int | None:
-    """Unix milliseconds of an instant as a client gives it. Raises InvalidTask naming the field."""
-    if value is None or isinstance(value, int):
-        return value
-    try:
-        return clock.instant(value)
-    except ValueError as error:
-        raise InvalidTask(str(error), field=field) from None
-
-
-def duration(value: float | str, field: str) -> float:
-    """Seconds of a duration as a client gives it. Raises InvalidTask naming the field."""
-    try:
-        found = seconds(value)
-    except (ValueError, OverflowError) as error:
-        raise InvalidTask(str(error), field=field) from None
-    if found > LONGEST:
-        raise InvalidTask(f"expected at most {LONGEST} s (1,000 years), got {value!r}", field=field)
-    return found
 
 
 class Submitted(msgspec.Struct, omit_defaults=True):
@@ -393,10 +361,7 @@ __all__ = [
     "SubmitBody",
     "Submitted",
     "TaskView",
-    "duration",
-    "instant",
     "position_from",
     "position_text",
-    "priority",
     "task_view",
 ]
