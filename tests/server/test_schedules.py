@@ -50,6 +50,18 @@ async def test_a_schedules_life_over_http(site: Any) -> None:
     assert (status, problem["code"]) == (404, "record_not_found")
 
 
+async def test_the_forerunners_names_of_a_schedules_fields_are_understood(site: Any) -> None:
+    template = {"type": "chat", "model": "m", "priority": 10, "payload": {"messages": [{"role": "user", "content": "x"}]}, "options": {}}
+    body = {"cron_expr": "*/5 * * * *", "enabled": False, "task_template": {**template, "executor": "echo"}, "metadata": {"a": 1}}
+    made = await site.post("/api/cron", {"name": "old", **body})
+    assert (made["expression"], made["task"]["action"], made["task"]["priority"], made["enabled"]) == ("*/5 * * * *", "chat", 10, False)
+    status, moved, _ = await site.ask("PUT", f"/api/cron/{made['id']}", json={**body, "cron_expr": "@daily"})
+    assert (status, moved["expression"]) == (200, "@daily")
+    for wrong, pointer in (({"name": "x"}, "/expression"), ({"name": "x", **body, "expression": "@daily"}, "/cron_expr")):
+        status, problem, _ = await site.ask("POST", "/api/cron", json=wrong)
+        assert (status, problem["errors"][0]["pointer"]) == (400, pointer)
+
+
 async def test_put_creates_and_changes_but_only_changes_with_if_match(site: Any) -> None:
     body = {key: value for key, value in DAILY.items() if key != "name"}
     status, problem, _ = await site.ask("PUT", "/api/cron/daily", json=body, headers={"If-Match": "*"})

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from inferq.errors import InvalidTask
 from inferq.schedule import LONGEST_JITTER, LONGEST_WINDOW, Misfire, Overlap
 from inferq.wire.native import Duration, SubmitBody
 
@@ -19,6 +20,7 @@ class ScheduleChanges(msgspec.Struct, forbid_unknown_fields=True):
     """Body of PUT /api/cron/{name}: what is given is set. What is left out stays as it is, or takes its default where the schedule is new.
 
     `task` is the template of its tasks, as in POST /api/tasks, without `key`, `scheduled_at`, `delay`, `start_deadline` and `deadline`.
+    `cron_expr` and `task_template` are the forerunners' names of `expression` and `task`.
     """
 
     expression: Expression | UnsetType = UNSET
@@ -34,18 +36,32 @@ class ScheduleChanges(msgspec.Struct, forbid_unknown_fields=True):
     start_within: Duration | UnsetType | None = UNSET
     end_within: Duration | UnsetType | None = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET
+    cron_expr: Expression | UnsetType = UNSET
+    task_template: SubmitBody | UnsetType = UNSET
 
     def given(self) -> dict[str, Any]:
-        """What was given, by name."""
-        return {name: value for name in ScheduleChanges.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+        """What was given, by our names. Raises InvalidTask for what is given under both."""
+        found = {name: value for name in ScheduleChanges.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
+        for ours, theirs in (("expression", "cron_expr"), ("task", "task_template")):
+            if theirs in found:
+                if ours in found:
+                    raise InvalidTask(f"expected {ours} or {theirs}, got both", field=theirs)
+                found[ours] = found.pop(theirs)
+        return found
 
 
 class ScheduleBody(ScheduleChanges, forbid_unknown_fields=True, kw_only=True):
-    """Body of POST /api/cron: a new schedule."""
+    """Body of POST /api/cron: a new schedule, with an expression and a task."""
 
     name: Name
-    expression: Expression
-    task: SubmitBody
+
+    def given(self) -> dict[str, Any]:
+        """As above. Raises InvalidTask also for what is missing."""
+        found = super().given()
+        for needed in ("expression", "task"):
+            if needed not in found:
+                raise InvalidTask("expected this field, got none", field=needed)
+        return found
 
 
 class Preview(msgspec.Struct):
