@@ -36,10 +36,10 @@ def test_the_program_runs(tmp_path: Path, desk: Desk) -> None:
     ]  # fmt: skip
 
 
-def test_a_table_becomes_json_lines(tmp_path: Path, environment: dict[str, str]) -> None:
-    (command,) = blocks("bash")
+def test_a_table_becomes_json_lines(tmp_path: Path, desk: Desk) -> None:
+    (command,) = PAGE.blocks("bash")
     (tmp_path / "table.csv").write_text('id,question\n1,"who, me?"\n2,why\n')
-    subprocess.run(command, shell=True, cwd=tmp_path, env=environment, timeout=60, check=True)
+    subprocess.run(command, shell=True, cwd=tmp_path, env=desk.environment, timeout=60, check=True)
     read = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
     assert read == [{"id": "1", "question": "who, me?"}, {"id": "2", "question": "why"}]
 
