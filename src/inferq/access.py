@@ -6,11 +6,12 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from inferq.bounds import REACH_ANYTHING, fits_any, models_in
 from inferq.errors import Forbidden, InvalidTask, TaskNotFound, Unauthenticated
 from inferq.task import Submission, Task, priority_name
 
@@ -237,12 +238,15 @@ def authorise(principal: Principal, submission: Submission) -> Submission:
     if submission.schedule is not None:
         raise InvalidTask("only schedules themselves set this; leave it out", field="schedule")
     check_priority(principal, submission.priority)
-    if principal.executors and not _fits_any(submission.executor, principal.executors):
-        raise Forbidden(_not_among("executors", principal, principal.executors, submission.executor))
+    check_executor(principal, submission.executor)
     if principal.models:
-        for model in _models_in(submission):
-            if not _fits_any(model, principal.models):
-                raise Forbidden(_not_among("models", principal, principal.models, model))
+        if submission.executor in REACH_ANYTHING and not principal.executors:
+            raise Forbidden(
+                f"expected an executor that names its model, since key {principal.name!r} is bounded to models "
+                f"({', '.join(principal.models)}), got {submission.executor!r}; a key may use it whose executors name it"
+            )
+        for model in models_in(submission):
+            check_model(principal, model)
     if principal.tenant is None or submission.tenant == principal.tenant:
         return submission
     return msgspec.structs.replace(submission, tenant=principal.tenant)
@@ -253,6 +257,27 @@ def authorise_again(principal: Principal, task: Task) -> None:
     authorise(principal, msgspec.structs.replace(task.spec, schedule=None, priority=task.priority, tenant=task.flow.tenant))
 
 
+def may_make_again(principal: Principal, task: Task) -> bool:
+    """Whether `authorise_again` lets it pass."""
+    try:
+        authorise_again(principal, task)
+    except Forbidden:
+        return False
+    return True
+
+
+def check_model(principal: Principal, model: str) -> None:
+    """Raises Forbidden for a model that the key does not cover."""
+    if principal.models and not fits_any(model, principal.models):
+        raise Forbidden(_not_among("models", principal, principal.models, model))
+
+
+def check_executor(principal: Principal, executor: str) -> None:
+    """Raises Forbidden for an executor that the key does not cover."""
+    if principal.executors and not fits_any(executor, principal.executors):
+        raise Forbidden(_not_among("executors", principal, principal.executors, executor))
+
+
 def is_bounded(principal: Principal) -> bool:
     """Whether there are tasks of its tenant that the principal could not submit itself."""
     return bool(principal.models or principal.executors) or principal.max_priority is not None
@@ -260,32 +285,6 @@ def is_bounded(principal: Principal) -> bool:
 
 def _not_among(what: str, principal: Principal, allowed: Iterable[str], got: str) -> str:
     return f"expected one of the {what} of key {principal.name!r} ({', '.join(allowed)}), got {got or 'none'!r}"
-
-
-def _fits_any(name: str, patterns: Iterable[str]) -> bool:
-    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
-
-
-def _models_in(submission: Submission) -> Iterator[str]:
-    """Every model that a submission names, wherever: payload and options travel to the backend, and some read models from there."""
-    yield submission.model
-    for place in (submission.payload, submission.options, submission.payload.get("options")):
-        if isinstance(place, Mapping):
-            for field in ("model", "models", "fallbacks"):
-                if field in place:
-                    yield from _texts(place[field])
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            if name == "model":
-                yield from _texts(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part)
 
 
 def describe_key(

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from inferq.access import Principal
 from inferq.errors import InvalidQuery, InvalidTask
 from inferq.query import Query, Search, Term, Text, asked_text, parse, search
 from inferq.task import FINAL, WAITING, State, Submission, Task
@@ -91,13 +92,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 class Kept(msgspec.Struct, frozen=True):
     """An operation as its record keeps it: with the bite that is being taken, so that whoever goes on after a crash counts it once.
 
-    `after` is where the next bite begins, `owner` the instance that works on it; empty: nobody.
+    `after` is where the next bite begins, `owner` the instance that works on it; empty: nobody. `by` is who asked, where a key bounds what
+    may be made again.
     """
 
     operation: Operation
     after: int
     taken: tuple[str, ...] = ()
     owner: str = ""
+    by: Principal | None = None
 
 
 def asked_of(verb: str, q: str, *, tenant: str | None = None) -> Query:

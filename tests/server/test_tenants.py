@@ -198,6 +198,40 @@ async def test_what_a_key_may_not_submit_it_cannot_have_made_again(open_site: An
     assert not (await site.queue.schedules.get("s")).enabled
 
 
+async def test_a_model_that_stands_where_no_filter_looks_is_not_made_again_in_bulk(open_site: Any) -> None:
+    site = await open_site(work=False)
+    key = await site.queue.keys.create("weak", role="operator", models=["n*"])
+    weak = {"headers": {"authorization": f"Bearer {key.secret}"}}
+    ids = {}
+    for name, more in (
+        ("fine", {}),
+        ("options", {"options": {"model": "gpt"}}),
+        ("payload", {"payload": {"messages": MESSAGES, "model": "gpt"}}),
+    ):
+        handle = await site.queue.submit("echo", "chat", model="n1", **{"payload": {"messages": MESSAGES}, **more})
+        await handle.cancel()
+        ids[name] = handle.id
+    asked = {"verb": "retry", "q": "state:cancelled"}
+    preview = await site.post("/api/operations", asked | {"dry_run": True}, **weak)
+    assert (preview["expected"], [one["id"] for one in preview["examples"]]) == (1, [ids["fine"]])
+    bulk = await site.post("/api/operations", asked, **weak)
+    done = await site.get(f"/api/operations/{bulk['id']}?wait=20", **weak)
+    assert (done["state"], done["done"], done["failed"]) == ("done", 1, 0)
+    states = {name: str((await site.queue.get(id)).state) for name, id in ids.items()}
+    assert states == {"fine": "pending", "options": "cancelled", "payload": "cancelled"}
+    assert (await site.ask("POST", f"/api/tasks/{ids['options']}/retry", **weak))[0] == 403
+
+
+async def test_a_key_bounded_to_models_loads_no_other(open_site: Any) -> None:
+    site = await open_site(work=False)
+    key = await site.queue.keys.create("weak", role="operator", models=["n*"])
+    for verb in ("load", "unload"):
+        for model, expected in (("gpt", "forbidden"), ("n1", "conflict")):
+            headers = {"authorization": f"Bearer {key.secret}"}
+            _, answer, _ = await site.ask("POST", f"/api/backends/echo/{verb}", json={"model": model}, headers=headers)
+            assert answer["code"] == expected, (verb, model)
+
+
 async def test_numbers_do_not_tell_a_tenant_the_models_of_others(open_site: Any) -> None:
     site = await open_site(work=False)
     await site.queue.submit("echo", "chat", model="secret-model", payload={"messages": MESSAGES}, tenant=OURS)

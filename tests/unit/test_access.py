@@ -155,6 +155,18 @@ def test_a_priority_above_the_ceiling_is_refused_and_never_lowered(priority: int
         (("qwen3*",), {"options": {"model": "gpt-5"}}, False),
         (("qwen3*",), {"payload": {"options": {"model": "gpt-5"}}}, False),
         (("qwen3*",), {"payload": {"models": ["qwen3:1b"]}}, True),
+        (("qwen3*",), {"payload": {"extra_body": {"model": "gpt-5"}}}, False),
+        (("qwen3*",), {"options": {"extra_body": {"fallbacks": ["gpt-5"]}}}, False),
+        (("qwen3*",), {"payload": {"fallbacks": [{"qwen3:8b": ["gpt-5"]}]}}, False),
+        (("qwen3*",), {"payload": {"context_window_fallbacks": [{"qwen3:8b": ["qwen3:1b"]}]}}, True),
+        (("qwen3*",), {"payload": {"content_policy_fallbacks": {"qwen3:8b": "gpt-5"}}}, False),
+        (("qwen3*",), {"payload": {"fallbacks": [{"model": "qwen3:1b", "messages": [{"role": "user", "content": "gpt-5"}]}]}}, True),
+        (("qwen3*",), {"payload": {"draft_model": "gpt-5"}}, False),
+        (("qwen3*",), {"payload": {"tools": [{"type": "image_generation", "model": "gpt-5"}]}}, False),
+        (("qwen3*",), {"payload": {"plugins": [{"id": "web", "deep": [[{"Model": "gpt-5"}]]}]}}, False),
+        (("qwen3*",), {"payload": {"messages": [{"role": "user", "content": "model", "model": "talked about"}]}}, True),
+        (("qwen3*",), {"payload": {"tools": [{"function": {"parameters": {"properties": {"model": {"enum": ["gpt-5"]}}}}}]}}, True),
+        (("qwen3*",), {"payload": {"format": {"properties": {"model": {"const": "T-Ford"}}}}}, True),
     ],
 )
 def test_only_the_models_of_a_key_are_asked_wherever_they_are_named(models: tuple[str, ...], asked: dict[str, Any], fine: bool) -> None:
@@ -170,6 +182,13 @@ def test_only_the_executors_of_a_key_are_asked() -> None:
     authorise(key_of(executors=("ollama", "open*")), submission(executor="openai"))
     with pytest.raises(Forbidden, match=r"one of the executors of key 'ci' \(ollama\), got 'script'"):
         authorise(key_of(executors=("ollama",)), submission(executor="script"))
+
+
+@pytest.mark.parametrize("executor", ["http", "script"])
+def test_a_key_bounded_to_models_has_no_executor_that_may_reach_any_unless_it_is_named(executor: str) -> None:
+    with pytest.raises(Forbidden, match="a key may use it whose executors name it"):
+        authorise(key_of(models=("qwen3*",)), submission(executor=executor, model="qwen3"))
+    assert authorise(key_of(models=("qwen3*",), executors=(executor,)), submission(executor=executor, model="qwen3"))
 
 
 def test_reading_is_not_submitting_and_a_schedule_is_set_by_schedules_only() -> None:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from inferq.access import Principal, may_make_again
 from inferq.clock import Clock
 from inferq.door.operations import OperationsDoor
 from inferq.errors import Conflict, InferqError, RecordNotFound, StaleRecord, StoreError, TaskNotFound, WaitTimeout, WrongState
@@ -84,8 +85,10 @@ class Operations(OperationsDoor):
         bound: int | None = None,
         who: str = "",
         tenant: str | None = None,
+        by: Principal | None = None,
     ) -> Operation:
-        """`who` asked for it and `tenant` bounds it: a server says both."""
+        """`who` asked for it, `tenant` bounds it, and a retry makes only what `by` could submit itself: a server says all three."""
+        by = by if verb == "retry" else None
         level = None if priority is None else checked_priority(priority)
         asked = asked_of(verb, q, tenant=tenant)
         check_arguments(verb, level)
@@ -93,7 +96,7 @@ class Operations(OperationsDoor):
         if bound is None:
             newest = (await self._home.store.find(Search(), limit=1)).tasks
             bound = newest[0].seq if newest else 0
-        count, more, examples = await self._count(search(asked, now), bound)
+        count, more, examples = await self._count(search(asked, now), bound, by)
         made = Operation(
             id="",
             verb=verb,
@@ -115,7 +118,7 @@ class Operations(OperationsDoor):
         if expected is not None and count > expected * GROWTH:
             raise Conflict(f"expected about {expected:,} tasks to pass the filter, but by now {count:,} do; look again before you go on")
         made = replace(made, id=new_id(), state="running", examples=())
-        kept = Kept(made, bound + 1, owner=self._home.store.instance)
+        kept = Kept(made, bound + 1, owner=self._home.store.instance, by=by)
         version = await self._put(kept, 0)
         self._run(kept, version)
         await self._forget_old()
@@ -178,14 +181,15 @@ class Operations(OperationsDoor):
 
     # counting --------------------------------------------------------------------------------------------------------
 
-    async def _count(self, asked: Search, bound: int) -> tuple[int, bool, Sequence[Task]]:
+    async def _count(self, asked: Search, bound: int, by: Principal | None) -> tuple[int, bool, Sequence[Task]]:
         count = 0
         examples: builtins.list[Task] = []
         after: Cursor | None = bound + 1
         for _ in range(_PAGES):
             page = await self._home.store.find(asked, after=after, limit=1000)
-            count += len(page.tasks)
-            examples += page.tasks[: EXAMPLES - len(examples)]
+            tasks = _covered(by, page.tasks)
+            count += len(tasks)
+            examples += tasks[: EXAMPLES - len(examples)]
             after = page.after
             if after is None:
                 return count, False, examples
@@ -228,7 +232,7 @@ class Operations(OperationsDoor):
             operation = replace(operation, state="done", finished=now.wall, updated=now.wall)
             kept = replace(kept, operation=operation, taken=())
         else:
-            ids, after = await self._next(operation, kept.after)
+            ids, after = await self._next(operation, kept.after, kept.by)
             operation = replace(operation, updated=now.wall)
             if not ids and not after:
                 operation = replace(operation, state="done", finished=now.wall)
@@ -238,13 +242,14 @@ class Operations(OperationsDoor):
         except StaleRecord:
             return await self._overtaken(kept)
 
-    async def _next(self, operation: Operation, after: int) -> tuple[tuple[str, ...], int]:
+    async def _next(self, operation: Operation, after: int, by: Principal | None) -> tuple[tuple[str, ...], int]:
         """The next tasks that pass, and where to go on after them; 0 at the end."""
         for _ in range(_PAGES):
             page = await self._home.store.find(question(operation), after=after, limit=BITE)
             after = page.after if isinstance(page.after, int) else 0
-            if page.tasks or not after:
-                return tuple(task.id for task in page.tasks), after
+            tasks = _covered(by, page.tasks)
+            if tasks or not after:
+                return tuple(task.id for task in tasks), after
         return (), after
 
     async def _overtaken(self, mine: Kept) -> tuple[Kept, int]:
@@ -386,6 +391,11 @@ class Operations(OperationsDoor):
         over = [kept.operation.id for kept, _ in await self._all() if kept.operation.is_over]
         for id in over[:-_KEEP]:
             await self._home.store.drop_record(KIND, id, self._clock.read())
+
+
+def _covered(by: Principal | None, tasks: Sequence[Task]) -> Sequence[Task]:
+    """Those that whoever asked could submit: a model may stand where no filter looks."""
+    return tasks if by is None else [task for task in tasks if may_make_again(by, task)]
 
 
 def _left(kept: Kept) -> Kept:

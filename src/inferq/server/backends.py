@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import require_everything
+from inferq.access import check_model, require_everything
 from inferq.backend import BackendInfo
 from inferq.door.backends import Held, Tested
 from inferq.errors import Conflict, InvalidTask, RecordNotFound, WaitTimeout
@@ -88,6 +88,7 @@ async def load(call: Call) -> Reply:
     """Bring a model into a backend's memory, and answer when it is there. A backend that cannot is a conflict with the reason."""
     require_everything(call.principal)
     body: HoldBody = call.body
+    check_model(call.principal, body.model)
     loading = call.queue.backends.load(call.path["name"], body.model, keep=body.keep, timeout=body.timeout)
     return Reply(await call.until_gone(loading))
 
@@ -97,6 +98,7 @@ async def unload(call: Call) -> Reply:
     """Take a model out of a backend's memory."""
     require_everything(call.principal)
     body: HoldBody = call.body
+    check_model(call.principal, body.model)
     return Reply(await call.until_gone(call.queue.backends.unload(call.path["name"], body.model, timeout=body.timeout)))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from inferq.access import Principal, check_priority, sees
+from inferq.access import Principal, check_priority, is_bounded, sees
 from inferq.errors import Conflict, InvalidQuery, InvalidTask, RecordNotFound, WaitTimeout
 from inferq.given import checked_priority
 from inferq.operation import Operation
@@ -57,6 +57,7 @@ async def create(call: Call) -> Reply:
         bound=body.bound,
         who=call.principal.name,
         tenant=call.principal.tenant,
+        by=call.principal if is_bounded(call.principal) else None,
     )
     if body.dry_run:
         return Reply(made)
