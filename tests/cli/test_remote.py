@@ -312,3 +312,13 @@ def test_a_model_is_loaded_by_a_server_or_refused_with_the_reason(cli: Cli, serv
     refused = cli("models", "load", "m", "--backend", "echo", "--url", server)
     assert (refused.code, "its executor cannot load models" in refused.err) == (6, True)
     assert cli("models", "unload", "m", "--backend", "none", "--url", server).code == 5
+
+
+def test_a_server_is_measured_and_its_tasks_are_removed_afterwards(cli: Cli, server: str, home: Path) -> None:
+    kept = submit(cli, server, "not of the measurement")
+    assert cli("wait", kept, "--url", server).code == 0
+    ran = cli("bench", "--url", server, "--tasks", "30", "--concurrency", "3", "--json")
+    assert ran.code == 0, ran.err
+    assert (ran.json["where"], ran.json["work"]["tasks"], ran.json["sync_ms"]) == (server, 30, None)
+    assert ran.json["alone"]["result_ms"]["p50"] > 0
+    assert cli("list", "-q", "--url", server, "--limit", "0").lines == [kept]
