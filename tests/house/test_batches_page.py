@@ -39,7 +39,7 @@ def test_the_program_runs(tmp_path: Path, desk: Desk) -> None:
 def test_a_table_becomes_json_lines(tmp_path: Path, desk: Desk) -> None:
     (command,) = PAGE.blocks("bash")
     (tmp_path / "table.csv").write_text('id,question\n1,"who, me?"\n2,why\n')
-    subprocess.run(command, shell=True, cwd=tmp_path, env=desk.environment, timeout=60, check=True)
+    desk.command(command)
     read = [json.loads(line) for line in (tmp_path / "table.jsonl").read_text().splitlines()]
     assert read == [{"id": "1", "question": "who, me?"}, {"id": "2", "question": "why"}]
 
