@@ -46,6 +46,11 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
+def tokens_of(said: object) -> int | None:
+    """A count of tokens as a backend says it; None for what cannot be one. No call has as many as 2**40, and sums of more overflow."""
+    return said if type(said) is int and 0 <= said < 1 << 40 else None
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the backend answered, in one shape whatever the backend; `raw` keeps its own last object.
 

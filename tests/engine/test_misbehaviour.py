@@ -61,6 +61,9 @@ BROKEN = [
     pytest.param(answers(Answer(finish_reason=5)), id="a reason that is a number"),  # type: ignore[arg-type]
     pytest.param(answers(Answer(usage=Usage(input_tokens="many"))), id="tokens that are a text"),  # type: ignore[arg-type]
     pytest.param(answers(Answer(embeddings=[["a"]])), id="a vector of texts"),  # type: ignore[list-item]
+    pytest.param(answers(Answer(embeddings=[[1.0, float("nan")]])), id="a vector with no number"),
+    pytest.param(answers(Answer(embeddings=[[1.0, True]])), id="a vector with a truth"),
+    pytest.param(answers(Answer(embeddings=[[10**400]])), id="a vector beyond all numbers"),
     pytest.param(yields(Chunk(5, "x"), Answer(text="x")), id="a chunk of no kind"),  # type: ignore[arg-type]
     pytest.param(yields(Chunk("text", 5), Answer(text="x")), id="a chunk whose text is a number"),  # type: ignore[arg-type]
 ]
@@ -79,6 +82,19 @@ async def test_whatever_an_executor_does_the_task_fails_as_internal_and_the_queu
     assert [event async for event in _all_events(queue)]
     assert await queue.check() == []
     assert (await queue.stats()).states["running"] == 0
+
+
+@pytest.mark.parametrize("count", [2**63, 10**30, 2**62, -5, True], ids=str)
+async def test_a_count_of_tokens_that_can_be_none_costs_no_answer_and_holds_up_no_batch(opened: Any, count: int) -> None:
+    queue = await opened(Does(answers(Answer(text="x", usage=Usage(input_tokens=count, output_tokens=7)))))
+    batch = await queue.batches.from_jsonl(b'{"executor": "does", "action": "work"}\n' * 3)
+    ended = await batch.wait(timeout=10)
+
+    assert (ended.completed, ended.input_tokens, ended.output_tokens) == (3, 0, 21)
+    results = [item.result async for item in batch.results()]
+    assert [(result.text, result.usage.input_tokens) for result in results] == [("x", None)] * 3
+    assert [event async for event in _all_events(queue)]
+    assert await queue.check() == []
 
 
 async def _all_events(queue: Any) -> AsyncIterator[Any]:

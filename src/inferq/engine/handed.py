@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, get_args
 
 import msgspec
 
 from inferq.errors import PluginError
-from inferq.executor import Answer, Chunk, ChunkKind, Executor, Usage
+from inferq.executor import Answer, Chunk, ChunkKind, Executor, Usage, tokens_of
 
 _KINDS: Final = frozenset(get_args(ChunkKind))
 
@@ -26,11 +27,19 @@ def checked(given: Answer, executor: Executor) -> Answer:
     )
     if not good:
         raise PluginError(f"executor {executor.name} must answer with the types of Answer, it answered {str(answer)[:500]}")
-    return given
+    if usage is None:
+        return given
+    # A count that can be none is no reason to lose the answer.
+    counted = Usage(*map(tokens_of, msgspec.structs.astuple(usage)))
+    return given if counted == usage else msgspec.structs.replace(given, usage=counted)
 
 
 def _is_vector(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(number, float | int) for number in value)
+    """Whether it can be kept and read again: JSON has no infinity, and true is no number."""
+    try:
+        return isinstance(value, list) and all(type(number) is not bool and math.isfinite(number) for number in value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def sound(chunk: Any, executor: Executor) -> Chunk:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from inferq.executor import Answer, Call, Chunk, Usage
+from inferq.executor import Answer, Call, Chunk, Usage, tokens_of
 from inferq.wire.framing import MalformedError
 
 ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
@@ -187,7 +187,7 @@ def usage_of(reply: dict[str, Any]) -> Usage | None:
     counts = [reply.get(key) for key in ("prompt_eval_count", "eval_count")]
     if counts == [None, None]:
         return None
-    given, made = (count if isinstance(count, int) else None for count in counts)
+    given, made = map(tokens_of, counts)
     return Usage(input_tokens=given, output_tokens=made)
 
 

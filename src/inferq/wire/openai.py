@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from inferq.executor import Answer, Call, Chunk, Usage
+from inferq.executor import Answer, Call, Chunk, Usage, tokens_of
 from inferq.wire.framing import MalformedError
 
 ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -335,8 +335,7 @@ def _vector(value: Any) -> list[float]:
 
 
 def _count(holder: Any, key: str) -> int | None:
-    value = holder.get(key) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) else None
+    return tokens_of(holder.get(key)) if isinstance(holder, dict) else None
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
