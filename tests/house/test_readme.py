@@ -278,3 +278,9 @@ def test_every_page_with_something_to_run_has_a_test_that_reads_it() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         if re.search(r"^```(python|sh|console|toml|yaml)\b", page.read_text("utf-8"), re.MULTILINE):
             assert f'"{page.name}"' in tests, page
+
+
+def test_every_page_is_in_the_table_of_the_readme() -> None:
+    assert sorted(re.findall(r"^\| \[docs/([\w-]+\.md)\]", README, re.MULTILINE)) == sorted(
+        page.name for page in (ROOT / "docs").glob("*.md")
+    )
