@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Cli = Any  # the fixtures of the conftest, which test files cannot import
 Processes = Any
 
@@ -15,7 +17,9 @@ def left(home: Path) -> list[str]:
     return [path.name for path in home.iterdir() if path.name.startswith("inferq-bench-")]
 
 
-def test_it_measures_a_temporary_store_beside_the_configured_one_and_removes_it(cli: Cli, home: Path) -> None:
+def test_it_measures_a_temporary_store_beside_the_configured_one_and_removes_it(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran = cli("bench", "--tasks", "60", "--concurrency", "4", "--payload-bytes", "40", "--json")
     assert ran.code == 0, ran.err
     found = ran.json
@@ -26,6 +30,7 @@ def test_it_measures_a_temporary_store_beside_the_configured_one_and_removes_it(
     assert found["sync_ms"]["p50"] > 0
     assert left(home) == []
     assert cli("list", "-q").lines == []
+    monkeypatch.setattr("inferq.cli.bench._ALONE", 3)
     table = cli("bench", "--tasks", "5", "--backend", "demo")
     assert {"whole lives", "submits", "sync of the disk"} <= {line.split("\t")[0] for line in table.lines}
 
