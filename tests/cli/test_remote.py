@@ -322,3 +322,30 @@ def test_a_server_is_measured_and_its_tasks_are_removed_afterwards(cli: Cli, ser
     assert (ran.json["where"], ran.json["work"]["tasks"], ran.json["sync_ms"]) == (server, 30, None)
     assert ran.json["alone"]["result_ms"]["p50"] > 0
     assert cli("list", "-q", "--url", server, "--limit", "0").lines == [kept]
+
+
+def test_local_opens_the_store_here_whatever_servers_there_are(cli: Cli, server: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERQ_SERVER__PORT", server.rpartition(":")[2])
+    found = cli("status", "-o", "json").json
+    assert (found["queue"], found["chosen_by"]) == (server, "a server found on this machine")
+    here = cli("--local", "status", "-o", "json").json
+    assert here["chosen_by"] == "--local"
+    assert here["queue"].startswith("sqlite:")
+    id = cli("--local=other.db", "submit", "chat", "--executor", "echo", "--model", "m", "x", "-q").out.strip()
+    assert cli("list", "-q", "--local=other.db").lines == [id]
+    assert cli("list", "--local", "-q").lines == []
+    both = cli("--url", server, "list", "--local")
+    assert (both.code, "--local contradicts --url" in both.err) == (2, True)
+    monkeypatch.setenv("INFERQ_URL", server)
+    assert "say which store with --local=STORE" in cli("--local", "list").err
+
+
+def test_a_worker_may_be_told_which_backends_are_its_own(cli: Cli, processes: Processes, home: Path) -> None:
+    (home / "inferq.toml").write_text('[backends.one]\nexecutor = "echo"\n[backends.two]\nexecutor = "echo"\n')
+    ids = [cli("submit", "chat", "--executor", "echo", "--backend", name, "--model", "m", "x", "-q").out.strip() for name in ("one", "two")]
+    processes.start("worker", "--backend", "two")
+    assert cli("wait", ids[1], "--timeout", "20s").code == 0
+    assert cli("status", ids[0], "--json=state,note").json["state"] == "pending"
+    assert cli("result", ids[1]).out == "x\n"
+    wrong = cli("work", "--backend", "three")
+    assert (wrong.code, "expected the name of a configured backend (one, two)" in wrong.err) == (2, True)

@@ -158,3 +158,22 @@ def test_a_missing_file_is_not_found(cli: Any) -> None:
     ran = cli("submit", "raw", "--file", "nowhere.json")
     assert ran.code == 5
     assert ran.err == "inferq: nowhere.json: No such file or directory\n"
+
+
+def test_a_schema_of_the_answer_goes_out_in_the_words_of_the_executor(cli: Any, home: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    (home / "city.json").write_text(json.dumps(schema))
+
+    def payload(*args: str) -> Any:
+        ran = cli("submit", *args, "--schema", "city.json", "-q")
+        assert ran.code == 0, ran.err
+        return cli("show", ran.out.strip(), "-o", "json").json["payload"]
+
+    assert payload("chat", "--model", "m", "where?")["format"] == schema
+    other = payload("generate", "--model", "m", "--executor", "openai", "--prompt", "where?")
+    assert other["response_format"] == {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    wrong = cli("submit", "embed", "--model", "m", "--input", "x", "--schema", "city.json")
+    assert (wrong.code, "not for embed" in wrong.err) == (2, True)
+    (home / "list.json").write_text("[1]")
+    assert cli("submit", "chat", "--model", "m", "x", "--schema", "list.json").code == 2
+    assert cli("submit", "chat", "--model", "m", "x", "--schema", "none.json").code == 5

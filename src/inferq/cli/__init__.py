@@ -62,7 +62,7 @@ VERBS = {
 root = LazyGroup(
     "inferq",
     verbs=VERBS,
-    aliases={"ls": "list"},
+    aliases={"ls": "list", "worker": "work"},
     params=[
         *global_options(hidden=False),
         click.Option(

@@ -32,6 +32,10 @@ class App:
         self.url: str | None = None
         self.api_key: str | None = None
         self.profile: str | None = None
+        self.local: str | None = None
+        """A store that is opened here whatever servers there are; empty: the configured one."""
+        self.only: tuple[str, ...] = ()
+        """The only backends that this process uses; empty: all that are configured."""
         self.config: str | None = None
         self.config_dir: str | None = None
         self.data_dir: str | None = None
@@ -71,13 +75,30 @@ class App:
             # An explicit directory beats a url from the environment or a file: it was said last.
             arguments["store.data_dir"] = self.data_dir
             arguments["store.url"] = f"sqlite:///{Path(self.data_dir).absolute() / 'inferq.db'}"
-        if self.url is not None and not self._is_server(self.url):
-            arguments["store.url"] = self.url
+        store = self.local or (None if self._is_server(self.url) else self.url)
+        if store is not None:
+            arguments["store.url"] = store
         if self.ollama_host is not None:
             arguments["ollama_host"] = self.ollama_host
         if self.log_format is not None:
             arguments["log.format"] = self.log_format
-        return load(file=self.config or self._in_config_dir(), arguments=arguments)
+        loaded = load(file=self.config or self._in_config_dir(), arguments=arguments)
+        return self._narrowed(loaded) if self.only else loaded
+
+    def _narrowed(self, loaded: Loaded) -> Loaded:
+        """With the chosen backends alone. Raises ConfigError."""
+        import msgspec
+
+        from inferq.errors import ConfigError
+
+        known = {backend.name: backend for backend in loaded.settings.backends}
+        for name in self.only:
+            if name not in known:
+                raise ConfigError(f"expected the name of a configured backend ({', '.join(known)}), got {name!r}")
+        worker = msgspec.structs.replace(loaded.settings.worker, discover=False)
+        chosen = tuple(backend for name, backend in known.items() if name in self.only)
+        settings = msgspec.structs.replace(loaded.settings, backends=chosen, worker=worker)
+        return msgspec.structs.replace(loaded, settings=settings)
 
     def adopt(self, loaded: Loaded) -> None:
         """Go on under a configuration that was read anew: the log follows it."""
@@ -136,6 +157,8 @@ class App:
     def _find(self, *, look: bool) -> Address:
         from inferq.config.address import find_address
 
+        if self.local is not None:
+            return self._here()
         return find_address(
             self.url if self._is_server(self.url) else None,
             api_key=self.api_key,
@@ -145,7 +168,21 @@ class App:
             look=look,
         )
 
+    def _here(self) -> Address:
+        """The store of --local. Raises ConfigError."""
+        from inferq.config.address import Address
+        from inferq.errors import ConfigError
+
+        if self.url is not None or self.profile is not None:
+            raise ConfigError(f"--local contradicts {'--url' if self.url is not None else '--profile'}: give one of them")
+        url = self.local or self.loaded().settings.store.url
+        if self._is_server(url):
+            raise ConfigError(f"expected a store for --local, got the server {url}: say which store with --local=STORE")
+        return Address(url, "--local")
+
     def _names_a_server(self) -> bool:
+        if self.local is not None:
+            return False
         if self.url is not None or self.data_dir is not None:
             return self._is_server(self.url)
         return self.profile is not None or self._is_server(os.environ.get("INFERQ_URL"))
@@ -231,6 +268,12 @@ def global_options(*, hidden: bool) -> list[click.Parameter]:
         option("--url", "--store", keep="url", metavar="URL", help="A server, http://host:7125, or a store or its path (env INFERQ_URL)."),
         option("--api-key", keep="api_key", metavar="KEY", help="The key for a server (env INFERQ_API_KEY, which other users cannot see)."),
         option("-P", "--profile", keep="profile", metavar="NAME", help="A server or store by its profile's name (env INFERQ_PROFILE)."),
+        option(
+            "--local",
+            keep="local",
+            metavar="[=STORE]",
+            help="Open the store here, the configured one or STORE, whatever servers there are.",
+        ),
         option("--config", keep="config", metavar="FILE", help="Configuration file (env INFERQ_CONFIG)."),
         option("--config-dir", keep="config_dir", metavar="DIR", help="Directory to look for a configuration file in."),
         option("--data-dir", keep="data_dir", metavar="DIR", help="Directory of the store's file, inferq.db."),

@@ -75,7 +75,7 @@ class Command(click.Command):
                 param.type = _COMPLETED
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _attach_json(self.params, args))
+        return super().parse_args(ctx, _attached(self.params, args))
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -140,6 +140,9 @@ class LazyGroup(click.Group):
         self.verbs = verbs
         self.aliases = aliases or {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _attached(self.params, args, leading=True))
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.verbs)
 
@@ -183,15 +186,16 @@ def _write_lines(formatter: click.HelpFormatter, lines: list[str]) -> None:
         formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-def _attach_json(params: list[click.Parameter], args: list[str]) -> list[str]:
-    """`--json` alone becomes `--json=`: its value is optional, and only an attached one counts, so `show --json ID` works."""
-    valued = _valued(params)
+def _attached(params: list[click.Parameter], args: list[str], *, leading: bool = False) -> list[str]:
+    """`--json` alone becomes `--json=`: its value is optional, and only an attached one counts, so `show --json ID` works. With
+    `leading` only those before the first word are looked at."""
+    valued, optional = _valued(params), _optional(params)
     made: list[str] = []
     rest = iter(args)
     for arg in rest:
-        if arg == "--":
+        if arg == "--" or (leading and not arg.startswith("-")):
             return [*made, arg, *rest]
-        made.append("--json=" if arg == "--json" else arg)
+        made.append(f"{arg}=" if arg in optional else arg)
         if arg in valued and (value := next(rest, None)) is not None:
             made.append(value)
     return made
@@ -200,8 +204,10 @@ def _attach_json(params: list[click.Parameter], args: list[str]) -> list[str]:
 def _valued(params: list[click.Parameter]) -> set[str]:
     """Options that take the next argument as their value."""
     return {
-        name
-        for param in params
-        if isinstance(param, click.Option) and not param.is_flag and not param.count and "--json" not in param.opts
-        for name in param.opts
-    }
+        name for param in params if isinstance(param, click.Option) and not param.is_flag and not param.count for name in param.opts
+    } - _optional(params)
+
+
+def _optional(params: list[click.Parameter]) -> set[str]:
+    """Options whose value may be left out: their help shows it as `[=VALUE]`."""
+    return {name for param in params if (param.metavar or "").startswith("[=") for name in param.opts}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inferq.cli.groups import Option
-from inferq.cli.params import DURATION, INSTANT, PAIR, PRIORITY, UNTIL
+from inferq.cli.params import DURATION, INSTANT, PAIR, PRIORITY, UNTIL, json_file
 
 if TYPE_CHECKING:
     from inferq.task import Submission
@@ -44,6 +44,7 @@ _OPTIONS = (
         metavar="K=V",
         help="A further field of the request such as format=json; V is JSON or text.",
     ),
+    _option("--schema", metavar="FILE|-", help="The answer of a chat or completion must be JSON that this JSON Schema allows."),
     _option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="At most so many tokens of answer."),
     _option("--tag", "tags", multiple=True, metavar="TAG", help="A tag to find it by."),
     _option("--meta", "metadata", type=PAIR, multiple=True, metavar="K=V", help="Metadata kept with it; V is JSON or text."),
@@ -96,7 +97,7 @@ class TaskOptions:
             "executor": executor,
             "action": action,
             "model": model,
-            "payload": {**payload, **dict(given["fields"])},
+            "payload": {**payload, **self._shape(executor, action), **dict(given["fields"])},
             "options": options,
             "tags": list(given["tags"]),
             "metadata": dict(given["metadata"]),
@@ -104,6 +105,20 @@ class TaskOptions:
             "stream": stream,
         }
         return submission_from(fixed | {name: value for name, value in said.items() if value is not None})
+
+    def _shape(self, executor: str, action: str) -> dict[str, Any]:
+        """The schema of the answer, in the words of the executor. Raises UsageError, OSError."""
+        file = self.values["schema"]
+        if file is None:
+            return {}
+        if action not in ("chat", "generate"):
+            raise click.UsageError(f"--schema is for the answers of chats and completions, not for {action}")
+        schema = json_file(file)
+        if not isinstance(schema, dict):
+            raise click.UsageError(f"--schema {file}: expected a JSON Schema, which is an object, got {type(schema).__name__}")
+        if executor == "ollama":
+            return {"format": schema}
+        return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
 
     def _scheduled(self) -> int | None:
         at, delay = self.values["at"], self.values["delay"]
@@ -124,7 +139,8 @@ def _instant(value: float | datetime | None) -> int | None:
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the task options; they reach the command as one argument, `task`."""
     names = [
-        "priority", "executor", "backend", "remote", "options", "fields", "max_tokens", "tags", "metadata", "key", "tenant", "at", "delay",
+        "priority", "executor", "backend", "remote", "options", "fields", "schema", "max_tokens", "tags", "metadata", "key", "tenant", "at",
+        "delay",
         "deadline", "start_deadline", "timeout", "idle_timeout", "retries", "at_most_once",
     ]  # fmt: skip
 

@@ -25,15 +25,17 @@ places: Final = logging.getLogger("inferq.backends")
     examples="""
         inferq work
         inferq work --slots 8 --grace 2m
+        inferq work --backend gpu-1 --slots 4
         inferq work --data-dir ./data --quiet
     """,
     exits=(Exit.PERMISSION, Exit.UNREACHABLE),
 )
 @click.option("--slots", type=click.IntRange(min=1), help="Tasks at the same time.")
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this configured backend; repeatable.")
 @click.option("--grace", type=DURATION, help="Time that running tasks get to finish when it stops.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each task.")
 @click.pass_obj
-def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
+def work(app: App, slots: int | None, backends: tuple[str, ...], grace: float | None, quiet: bool) -> None:
     """Run tasks until stopped.
 
     Any number of workers may share a store. The first Ctrl-C or SIGTERM stops it gracefully: no new tasks, running ones
@@ -42,6 +44,7 @@ def work(app: App, slots: int | None, grace: float | None, quiet: bool) -> None:
     which is JSON lines on stderr unless that is a terminal or the settings say otherwise.
     """
     app.service = True
+    app.only = backends
     app.extra |= {"worker.slots": slots, "worker.shutdown_grace": grace}
     app.run(_work(app, quiet=quiet))
 
