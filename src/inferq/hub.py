@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, Final, Generic, TypeVar
 
 from inferq.errors import StoreClosed, TaskNotFound
 from inferq.events import TERMINAL, Event
 from inferq.executor import Chunk
 from inferq.store import Change, Grown, LoggedChunk, Position, Store
+from inferq.task import State
+
+T = TypeVar("T", Grown, Event)
 
 log: Final = logging.getLogger("inferq.hub")
 
@@ -19,17 +22,17 @@ _BOUND: Final = 4096
 """Entries that a slow follower may lag behind in memory; past it, it reads the log again instead."""
 
 
-class Follower:
+class Follower(Generic[T]):
     """A bounded mailbox of one reader. `behind` says that entries were dropped or live elsewhere: read the log."""
 
     __slots__ = ("_ready", "behind", "entries")
 
     def __init__(self) -> None:
-        self.entries: deque[Grown | Event] = deque()
+        self.entries: deque[T] = deque()
         self.behind = False
         self._ready = asyncio.Event()
 
-    def put(self, entry: Grown | Event) -> None:
+    def put(self, entry: T) -> None:
         if len(self.entries) >= _BOUND:
             self.entries.clear()
             self.behind = True
@@ -55,8 +58,8 @@ class Hub:
         self._store = store
         self._loop = asyncio.get_running_loop()
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
-        self._streams: dict[str, list[Follower]] = {}
-        self._events: list[Follower] = []
+        self._streams: dict[str, list[Follower[Grown]]] = {}
+        self._events: list[Follower[Event]] = []
         self._callbacks: list[tuple[Callable[[str], bool], Callable[[Event], None]]] = []
         self._unlisten = store.listen(self._hear)
         self._closed = False
@@ -68,7 +71,8 @@ class Hub:
         for waiters in self._waiters.values():
             for waiter in waiters:
                 waiter.cancel()
-        for follower in [*self._events, *(f for followers in self._streams.values() for f in followers)]:
+        followers: list[Follower[Any]] = [*self._events, *(one for many in self._streams.values() for one in many)]
+        for follower in followers:
             follower.look()
 
     def _hear(self, change: Change) -> None:
@@ -86,8 +90,8 @@ class Hub:
                     self._end(event.task_id)
         if self._events:
             for event in change.events:
-                for follower in self._events:
-                    follower.put(event)
+                for reader in self._events:
+                    reader.put(event)
         if self._callbacks:
             for event in change.events:
                 self._call_back(event)
@@ -137,15 +141,14 @@ class Hub:
 
         Raises TaskNotFound, and StoreClosed when the queue closes before the end.
         """
-        follower = Follower()
+        follower: Follower[Grown] = Follower()
         followers = self._streams.setdefault(task_id, [])
         followers.append(follower)
         place = after
         try:
-            task = await self._store.get(task_id)
-            if task is None:
-                raise TaskNotFound(f"expected the id of a task, got {task_id!r}: no task has it (it may have been pruned)")
-            ended = task.state.is_final
+            ended = (
+                await self._state(task_id, f"expected the id of a task, got {task_id!r}: no task has it (it may have been pruned)")
+            ).is_final
             follower.look()
             while not self._closed:
                 await follower.wait()
@@ -159,38 +162,36 @@ class Hub:
                                 return
                     if ended:
                         return
-                    task = await self._store.get(task_id)
-                    if task is None:
-                        raise TaskNotFound(f"task {task_id} was pruned while its stream was followed")
-                    if task.state.is_final and not follower.behind:
-                        # Its end was derived from a log that has been pruned meanwhile.
-                        ended = not await self._store.chunks(task_id, after=place)
+                    state = await self._state(task_id, f"task {task_id} was pruned while its stream was followed")
+                    if state.is_final and not follower.behind:
                         follower.look()
-                        if ended:
-                            yield LoggedChunk(Position(max(1, place.attempt), place.index + 1), Chunk("end", str(task.state)))
+                        if not await self._store.chunks(task_id, after=place):
+                            # Its end was derived from a log that has been pruned meanwhile.
+                            yield LoggedChunk(Position(max(1, place.attempt), place.index + 1), Chunk("end", str(state)))
                             return
                 while follower.entries and not follower.behind:
                     grown = follower.entries.popleft()
-                    assert isinstance(grown, Grown)  # noqa: S101 - narrows the type
-                    attempt, last = place.attempt, place.index
                     if not _continues(grown, place):
                         follower.look()
                         break
-                    if grown.attempt != attempt:
-                        attempt, last = grown.attempt, 0
-                    for index, chunk in enumerate(grown.chunks or (), grown.first):
-                        if index > last:
-                            place = Position(attempt, index)
-                            yield LoggedChunk(place, chunk)
+                    for entry in _fresh(grown, place):
+                        place = entry.position
+                        yield entry
             raise StoreClosed("the queue was closed while its stream was followed; open it again and go on after the last position")
         finally:
             followers.remove(follower)
             if not followers:
                 self._streams.pop(task_id, None)
 
+    async def _state(self, task_id: str, gone: str) -> State:
+        task = await self._store.get(task_id)
+        if task is None:
+            raise TaskNotFound(gone)
+        return task.state
+
     async def events(self, wanted: Callable[[str], bool], after: int | None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on), from the log and then as they come."""
-        follower = Follower()
+        follower: Follower[Event] = Follower()
         self._events.append(follower)
         try:
             place = await self._store.last_event() if after is None else after
@@ -206,7 +207,6 @@ class Hub:
                                 yield event
                 while follower.entries and not follower.behind:
                     entry = follower.entries.popleft()
-                    assert not isinstance(entry, Grown)  # noqa: S101 - narrows the type
                     if entry.position <= place:
                         continue
                     if entry.position != place + 1:
@@ -224,3 +224,11 @@ def _continues(grown: Grown, place: Position) -> bool:
     if grown.attempt == place.attempt:
         return grown.first <= place.index + 1
     return grown.attempt > place.attempt and grown.first == 1
+
+
+def _fresh(grown: Grown, place: Position) -> Iterator[LoggedChunk]:
+    """Those of its chunks that lie after the place."""
+    last = place.index if grown.attempt == place.attempt else 0
+    for index, chunk in enumerate(grown.chunks or (), grown.first):
+        if index > last:
+            yield LoggedChunk(Position(grown.attempt, index), chunk)

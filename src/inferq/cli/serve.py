@@ -81,7 +81,8 @@ async def _serve(app: App, *, quiet: bool, browse: bool, work: bool) -> None:
     from inferq.cli.reload import on_hangup
     from inferq.cli.work import discovered, tell_discovered
     from inferq.server import create_app
-    from inferq.server.serving import Server, allow_descriptors, bound, check_public, run_until_stopped
+    from inferq.server.listening import allow_descriptors, bound, check_public
+    from inferq.server.serving import Server, run_until_stopped
 
     settings = app.loaded().settings
     async with app.store() as queue:
