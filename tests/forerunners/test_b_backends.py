@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from doubles import ollama, openai
 from doubles.server import Double, never, says, streams
 
-from inferq import AsyncQueue
+from inferq import AsyncQueue, State
 from inferq.config import HealthSettings, Places, Settings, load
 from inferq.testing import wait_until
 
@@ -138,13 +138,74 @@ async def test_b14_a_remote_result_equals_a_local_one_and_the_system_prompt_reac
 
 
 async def test_b05_the_served_queue_uses_the_file(tmp_path: Path, cloud: Double, double: Double, inferq: Any) -> None:
-    """The forerunner's server ignored its file: a real `inferq work` reads it, and a task submitted elsewhere runs remotely."""
+    """The forerunner's server ignored its file: a real `inferq serve` reads it, and tasks that come over HTTP run remotely."""
     double.says(streams(ollama.chat_stream(["near"]), content_type=ollama.LINES))
     block(tmp_path, double.url, cloud.url)
-    os.environ.pop("OLLAMA_HOST", None)
-    worker = await asyncio.to_thread(inferq.start, "work", "--config", str(tmp_path / "config.yaml"))
-    args = ("submit", "chat", "--config", str(tmp_path / "config.yaml"), "--model", "m", "--priority", "critical", "hi", "--wait")
-    out = await asyncio.to_thread(inferq, *args)
-    assert "far" in out
-    worker.terminate()
-    await asyncio.to_thread(worker.communicate)
+    inferq.env["INFERQ_LOG__FORMAT"] = "json"
+    server = await asyncio.to_thread(inferq.start, "serve", "--port", "0", "--config", str(tmp_path / "config.yaml"))
+    url = await asyncio.to_thread(_started, server)
+    ask = ("submit", "chat", "--url", url, "--model", "m", "hi", "--wait", "-o", "json")
+    normal, critical = [json.loads(await asyncio.to_thread(inferq, *ask, "--priority", priority)) for priority in ("normal", "critical")]
+    assert [(one["text"], one["executed_on"]) for one in (normal, critical)] == [("near", "local"), ("far", "e0")]
+    stats = json.loads(await asyncio.to_thread(inferq, "status", "--url", url, "-o", "json"))
+    assert (stats["executed_local"], stats["executed_remote"]) == (1, 1)
+    server.terminate()
+    await asyncio.to_thread(server.communicate)
+
+
+def _started(server: Any) -> str:
+    for line in server.stderr:
+        if (told := json.loads(line)).get("event") == "server.started":
+            return str(told["url"])
+    raise AssertionError("it ended before it had started")
+
+
+async def test_b14_a_remote_task_is_streamed_cancelled_retried_and_told_of_like_a_local_one(
+    tmp_path: Path, run: Any, double: Double, cloud: Double
+) -> None:
+    near = streams(ollama.chat_stream(["a ", "b"]), content_type=ollama.LINES)
+    far = streams(openai.chat_stream(["a ", "b"]), content_type=openai.EVENTS)
+    answers = {
+        False: (double, near, says({"error": "broken"}, status=500), says(ollama.tags("m"))),
+        True: (
+            cloud,
+            far,
+            says(openai.error("broken", type_="server_error"), status=500),
+            says({"object": "list", "data": [{"id": "m", "object": "model"}]}),
+        ),
+    }
+    queue = await run(block(tmp_path, double.url, cloud.url))
+    told: dict[bool, Any] = {}
+    for remote, (server, fine, broken, models) in answers.items():
+        server.seen.clear()
+        server.says(by_method(models, broken, fine, never))
+        tried = await queue.chat("m", "hi", remote=remote, stream=True)
+        chunks = [(logged.chunk.kind, logged.chunk.text) async for logged in tried.stream()]
+        server.hung_up.clear()
+        cancelled = await queue.chat("m", "hi", remote=remote)
+        await wait_until(lambda handle=cancelled: _is(queue, handle.id, State.RUNNING))
+        await wait_until(lambda server=server: len([seen for seen in server.seen if seen.method == "POST"]) == 3)
+        await cancelled.cancel("enough")
+        await server.hung_up.wait()
+        states = [(await handle.refresh()).state for handle in (tried, cancelled)]
+        attempts = [[record.outcome for record in await queue.attempts(handle.id)] for handle in (tried, cancelled)]
+        log = await queue.store.events(after=0, limit=1000)
+        events = [[event.type for event in log if event.task_id == handle.id] for handle in (tried, cancelled)]
+        told[remote] = (chunks, states, attempts, events)
+    assert told[True] == told[False]
+    assert told[True][1] == [State.COMPLETED, State.CANCELLED]
+    assert told[True][2][0] == ["retry", "completed"]
+
+
+def by_method(got: Any, *posted: Any) -> Any:
+    """Answers each POST with the next, and whoever only looks with the first."""
+    left = list(posted)
+
+    async def handle(request: Any) -> Any:
+        return await (left.pop(0) if request.method == "POST" else got)(request)
+
+    return handle
+
+
+async def _is(queue: AsyncQueue, id: str, state: State) -> bool:
+    return (await queue.get(id)).state is state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import queue
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +63,8 @@ async def test_b01_sync_waits_and_prints_the_results(url: str, tmp_path: Path) -
     await asyncio.to_thread(file.write_text, json.dumps([TASK, TASK]))
     code, out, err = await command(url, "submit", "batch", "--file", str(file), "--sync")
     assert code == 0, err
-    assert out.count("hello") >= 2
+    told = json.loads(out)
+    assert [(task["status"], task["result"]["text"]) for task in told["tasks"]] == [("completed", "hello")] * 2
 
 
 def test_b02_server_client_and_documentation_mean_the_same_port() -> None:
@@ -109,6 +111,37 @@ async def test_b01_every_method_of_the_forerunners_client_has_one_here_blocking_
             return callable(found(plain)) and not inspect.iscoroutinefunction(found(plain))
 
     assert await asyncio.to_thread(blocking)
+
+
+async def test_b01_every_method_of_the_forerunners_client_does_its_work(url: str) -> None:
+    """All eighteen, by the blocking client, which asks the other one."""
+
+    def use_all() -> None:
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        with Client(url) as client:
+            task = client.submit("echo", "chat", model="m", payload=TASK["payload"])
+            assert client.get(task.id).id == task.id
+            assert task.result(timeout=20).text == "hello"
+            later = client.submit("echo", "chat", model="m", payload=TASK["payload"], at=tomorrow)
+            client.set_priority(later.id, 15)
+            assert [(one.id, one.priority) for one in client.list("state:scheduled").tasks] == [(later.id, 15)]
+            client.cancel(later.id)
+            assert client.stats().states == dict.fromkeys(map(str, State), 0) | {"completed": 1, "cancelled": 1}
+            soon = (datetime.now(UTC) + timedelta(milliseconds=50)).isoformat()
+            assert [result.text for result in client.batch([TASK, TASK | {"scheduled_at": soon}])] == ["hello", "hello"]
+            told: queue.Queue[Any] = queue.Queue()
+            assert len(client.batch_in_background([TASK, TASK | {"scheduled_at": soon}], told.put)) == 2
+            assert [result.text for result in told.get(timeout=20)] == ["hello", "hello"]
+            made = client.schedules.put("daily", "0 9 * * *", task=TASK)
+            assert client.schedules.get("daily") == made
+            assert client.schedules.update("daily", expression="@hourly").expression == "@hourly"
+            assert not client.schedules.disable("daily").enabled
+            assert [one.name for one in client.schedules.list(enabled=False)] == ["daily"]
+            assert client.schedules.enable("daily").enabled
+            client.schedules.remove("daily")
+            assert client.schedules.list() == []
+
+    await asyncio.to_thread(use_all)
 
 
 async def test_b01_batches_wait_without_polling_and_scheduled_ones_for_their_time(url: str) -> None:

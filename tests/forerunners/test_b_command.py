@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from inferq import AsyncQueue
 from inferq.cli import root
 from inferq.cli.groups import LazyGroup
 from inferq.config import Settings
 from inferq.config.address import find_address
+from inferq.testing import FakeClock, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +77,56 @@ def test_b02_the_server_listens_where_the_client_looks(inferq: Any, tmp_path: Pa
     server.send_signal(signal.SIGTERM)
     server.communicate(timeout=60)
     assert find_address("http://127.0.0.1:7125").is_server
+
+
+@pytest.mark.parametrize("where", ["--config", "--config-dir"])
+def test_b02_each_flag_of_the_forerunners_server_has_its_effect(inferq: Any, where: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = inferq.home / "etc"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("max_workers: 9\nollama_host: http://127.0.0.1:3\nlog_level: error\n")
+    config = folder / "config.yaml" if where == "--config" else folder
+    inferq.env |= {"INFERQ_LOG__FORMAT": "json"}
+    del inferq.env["INFERQ_URL"]
+    asked = ("--port", str(port), "--host", "localhost", "--data-dir", "./kept", "--ollama-host", "http://127.0.0.1:9", where, str(config))
+    server = inferq.start("serve", *asked, "-v")
+    lines = (json.loads(line) for line in server.stderr)
+    started = next(line for line in lines if line.get("event") == "server.started")  # which `-v` lets through, not the file's level
+    assert started["url"] in (f"http://localhost:{port}", f"http://127.0.0.1:{port}")
+    assert (started["slots"], started["store"]) == (9, f"sqlite:///{inferq.home}/kept/inferq.db")
+    assert (inferq.home / "kept" / "inferq.db").is_file()
+    inferq.env["INFERQ_URL"] = started["url"]
+    inferq("submit", "chat", "--model", "m", "--retries", "0", "hello", "--wait", code=1)
+    (task,) = inferq.json("list")
+    assert "127.0.0.1:9" in task["error"], "the flag's Ollama is asked, not the file's"
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=60)
+    assert server.returncode == 0
+
+
+async def test_b03_a_server_fires_what_is_due_and_its_list_shows_when(inferq: Any) -> None:
+    """Nobody waits for an hour: the schedule was put an hour ago, by a clock that was late."""
+    yesterday = FakeClock(wall=round(time.time() * 1000) - 3_700_000)
+    async with AsyncQueue(inferq.env["INFERQ_URL"], work=False, clock=yesterday) as queue:
+        task = {"executor": "echo", "action": "generate", "model": "m", "payload": {"prompt": "of {schedule}"}}
+        await queue.schedules.put("hourly", "0 * * * *", task=task, misfire="once", window="1d")
+        await queue.schedules.put("off", "0 * * * *", task=task, misfire="once", window="1d", enabled=False)
+    server = await asyncio.to_thread(inferq.start, "serve", "--port", "0", "-q")
+
+    async def fired() -> list[Any]:
+        return [task for task in await asyncio.to_thread(inferq.json, "cron", "history", "hourly") if task["state"] == "completed"]
+
+    (made,) = await wait_until(fired, timeout=30)
+    assert (await asyncio.to_thread(inferq, "result", made["id"])).strip() == "of hourly"
+    head, *rows = [line.split("\t") for line in (await asyncio.to_thread(inferq, "cron", "list")).splitlines()]
+    shown = {row[1]: dict(zip(head, row, strict=True)) for row in rows}
+    assert (shown["hourly"]["RUN COUNT"], shown["off"]["RUN COUNT"]) == ("1", "0")
+    assert shown["hourly"]["LAST RUN"] < shown["hourly"]["NEXT RUN"]
+    assert shown["off"]["LAST RUN"] in ("", "-")
+    server.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(server.communicate)
 
 
 def test_b05_remote_endpoints_are_switched_on_by_the_servers_configuration_file(inferq: Any, serve: Callable[..., Site]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from inferq import AsyncQueue, Settings
+from inferq.clock import Clock, SystemClock
 from inferq.config import WorkerSettings
 from inferq.server import create_app
 from inferq.server.serving import Server
@@ -69,6 +70,7 @@ async def open_site(tmp_path: Path) -> AsyncIterator[Open]:
             executor: Any = None,
             app: Any = None,
             configured: bool = False,
+            clock: Clock | None = None,
             **server: Any,
         ) -> Site:
             settings = settings or Settings(worker=WorkerSettings(shutdown_grace=0.0))
@@ -76,7 +78,7 @@ async def open_site(tmp_path: Path) -> AsyncIterator[Open]:
                 settings = msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **server))
             backends = None if configured else [executor or EchoExecutor("echo")]
             queue = await stack.enter_async_context(
-                AsyncQueue(f"sqlite:///{tmp_path / file}", backends=backends, settings=settings, work=work)
+                AsyncQueue(f"sqlite:///{tmp_path / file}", backends=backends, settings=settings, work=work, clock=clock or SystemClock())
             )
             running = Server(app(queue) if app else create_app(queue), port=0)
             task = asyncio.create_task(running.serve())

@@ -270,6 +270,7 @@ async def test_results_go_on_after_any_line_and_refuse_all_else(quiet: Any, afte
     assert body == b"" or body.endswith(b"\n")
     assert [item["line"] for item in items] == [line for line in range(1, 8) if line > number_of(after, 0)]
     assert all(item["state"] == ("failed" if item["line"] == 4 else "completed") for item in items)
+    assert {item["result"]["executed_on"] for item in items if "result" in item} <= {"local"}
 
 
 async def test_results_are_followed_to_the_end_of_a_batch_that_is_still_open(site: Any, chat: Chat) -> None:

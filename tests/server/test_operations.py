@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from inferq import AsyncQueue
+from inferq.cli.params import SORTS
 from inferq.client import AsyncClient
 from inferq.errors import Conflict, InvalidQuery, RecordNotFound
+from inferq.testing import FakeClock
 
 
 @pytest.fixture
@@ -35,16 +37,59 @@ async def test_a_list_takes_the_filter_language_and_the_forerunners_names(site: 
     assert await found("state=completed") == []
 
 
-async def test_pages_go_on_by_their_next_in_every_order(site: Any) -> None:
-    ids = await fill(site.queue, 5)
-    await site.queue.cancel(*ids)
-    for query, expected in (("q=state:ended%20sort:finished", sorted(ids)), ("q=model:m", sorted(ids, reverse=True))):
-        read: list[str] = []
-        page: dict[str, Any] = {"next": None}
-        while not read or page["next"] is not None:
-            page = await site.get(f"/api/tasks?{query}&limit=2" + (f"&after={page['next']}" if page["next"] else ""))
-            read += [item["id"] for item in page["items"]]
-        assert read == expected
+@pytest.mark.parametrize(
+    ("narrowed", "names"),
+    [
+        ("state=pending", "chat embed"),
+        ("status=cancelled", "other"),
+        ("state=pending,cancelled", "chat embed other"),
+        ("state=pending&state=cancelled", "chat embed other"),
+        ("action=embed", "embed"),
+        ("type=chat,generate", "chat other"),
+        ("executor=echo", "chat embed other"),
+        ("executor_type=ollama", ""),
+        ("model=m,n", "chat embed"),
+        ("priority=high", "embed"),
+        ("priority=-3,high", "chat embed"),
+        ("tag=a", "chat other"),
+        ("tag=a&state=pending&model=m&q=priority:%3Chigh", "chat"),
+        ("limit=2", "embed other"),
+        ("limit=1&q=sort:created", "chat"),
+    ],
+)
+async def test_each_filter_of_a_list_narrows_it_alone_and_together(site: Any, narrowed: str, names: str) -> None:
+    fields: dict[str, dict[str, Any]] = {
+        "chat": {"priority": -3, "tags": ["a"]},
+        "embed": {"action": "embed", "model": "n", "priority": 10, "payload": {"input": "x"}},
+        "other": {"model": "o", "tags": ["a", "b"]},
+    }
+    ids = {name: (await fill(site.queue, 1, **given))[0] for name, given in fields.items()}
+    await site.queue.cancel(ids["other"])
+    found = [item["id"] for item in (await site.get(f"/api/tasks?{narrowed}"))["items"]]
+    assert sorted(found) == sorted(ids[name] for name in names.split())
+
+
+@pytest.mark.parametrize("order", SORTS)
+async def test_pages_go_on_by_their_next_in_every_order(open_site: Any, order: str) -> None:
+    clock = FakeClock()
+    site = await open_site(work=False, clock=clock)
+    hours = (4, 1, 7, 2, 6, 3, 5)
+    ids = [(await fill(site.queue, 1, scheduled_at=clock.read().wall + 3_600_000 * hour))[0] for hour in hours]
+    by_hour = [id for _, id in sorted(zip(hours, ids, strict=True))]
+    state, expected = {"created": ("", ids), "scheduled": ("state:scheduled ", by_hour), "finished": ("state:ended ", by_hour)}[
+        order.lstrip("-")
+    ]
+    if "finished" in order:
+        for id in by_hour:
+            clock.advance(1)
+            await site.queue.cancel(id)
+    read: list[str] = []
+    page: dict[str, Any] = {"next": None}
+    while not read or page["next"] is not None:
+        further = {"after": page["next"]} if page["next"] else {}
+        page = await site.get("/api/tasks", params={"q": f"{state}sort:{order}", "limit": "2", **further})
+        read += [item["id"] for item in page["items"]]
+    assert read == (expected[::-1] if order.startswith("-") else expected)
 
 
 @pytest.mark.parametrize(

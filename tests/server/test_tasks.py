@@ -23,6 +23,9 @@ async def test_a_result_can_be_waited_for(site: Any, chat: Chat) -> None:
     result = await site.get(f"/api/tasks/{made['id']}/result?wait=30")
 
     assert "say this" in result["text"]
+    assert (result["executed_on"], result["backend"]) == ("local", "echo")
+    (attempt,) = (await site.get(f"/api/tasks/{made['id']}/attempts"))["items"]
+    assert (attempt["executed_on"], attempt["outcome"]) == ("local", "completed")
     assert (await site.get(f"/api/tasks/{made['id']}"))["state"] == "completed"
 
 

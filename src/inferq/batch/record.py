@@ -125,9 +125,13 @@ class BatchItem(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        made: dict[str, Any] = msgspec.to_builtins(self)
+        made: dict[str, Any] = msgspec.to_builtins(self.shown())
         return made
 
     def to_json(self) -> bytes:
         """One line of JSON, without its end."""
-        return msgspec.json.encode(self)
+        return msgspec.json.encode(self.shown())
+
+    def shown(self) -> BatchItem:
+        """The same, whose result says `executed_on` in JSON too."""
+        return self if self.result is None else msgspec.structs.replace(self, result=self.result.shown())

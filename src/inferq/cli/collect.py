@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from inferq.task import Task
 
 RESULT_FIELDS = (
-    "id", "task_id", "text", "message", "embeddings", "data", "finish_reason", "model", "usage", "backend", "attempts",
-    "timing", "raw",
+    "id", "task_id", "text", "message", "embeddings", "data", "finish_reason", "model", "usage", "backend", "remote",
+    "executed_on", "worker", "attempts", "tried", "timing", "raw",
 )  # fmt: skip
 
 

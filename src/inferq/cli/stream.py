@@ -26,7 +26,8 @@ def result_record(result: TaskResult) -> dict[str, Any]:
     """A result with every field, set or not."""
     import msgspec
 
-    record = {name: getattr(result, name) for name in result.__struct_fields__}
+    shown = result.shown()
+    record = {name: getattr(shown, name) for name in shown.__struct_fields__}
     made: dict[str, Any] = msgspec.to_builtins(record)
     usage = {name: getattr(result.usage, name, None) for name in ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")}
     return {"id": result.task_id, **made, "usage": usage if result.usage else None}

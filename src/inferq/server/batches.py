@@ -261,7 +261,7 @@ async def items(call: Call) -> Reply:
     found = await call.queue.batches.items(
         (await _batch(call)).id, after=query.after, limit=query.limit, states=query.state, results=query.results
     )
-    return Reply(Listing(found, str(found[-1].line) if len(found) == query.limit else None))
+    return Reply(Listing([item.shown() for item in found], str(found[-1].line) if len(found) == query.limit else None))
 
 
 @route("GET", "/api/batches/{id}/results", role="read", query=ResultsQuery, returns={200: Ndjson(BatchItem)}, errors=_FOUND)

@@ -32,7 +32,7 @@ from inferq.query import Query, parse
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
 from inferq.store import Cursor, Filter, checked_cursor
-from inferq.task import AttemptRecord, State, Submission, Task, TaskResult, new_id, priority_number
+from inferq.task import ShownAttempt, ShownResult, State, Submission, Task, new_id, priority_number
 from inferq.waiting import Waiting
 from inferq.wire.native import Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
@@ -213,7 +213,7 @@ async def _waited(call: Call, id: str, wait: float) -> Task:
     "/api/tasks/{id}/result",
     role="read",
     query=WaitQuery,
-    returns={200: TaskResult},
+    returns={200: ShownResult},
     errors=(TaskNotFound, TaskFailed, TaskCancelled, WaitTimeout),
 )
 async def result(call: Call) -> Reply:
@@ -223,15 +223,15 @@ async def result(call: Call) -> Reply:
     if not task.state.is_final:
         if not wait:
             raise WaitTimeout(f"task {task.id} has not ended: it is {task.state}; ask again later or with ?wait=30")
-        return Reply(await call.until_gone(call.queue.result(task.id, timeout=wait)))
-    return Reply(await call.queue.result(task.id))
+        return Reply((await call.until_gone(call.queue.result(task.id, timeout=wait))).shown())
+    return Reply((await call.queue.result(task.id)).shown())
 
 
-@route("GET", "/api/tasks/{id}/attempts", role="read", returns={200: Listing[AttemptRecord]}, errors=(TaskNotFound,))
+@route("GET", "/api/tasks/{id}/attempts", role="read", returns={200: Listing[ShownAttempt]}, errors=(TaskNotFound,))
 async def attempts(call: Call) -> Reply:
     """List the ended attempts of a task, first to last."""
     task = await _task(call)
-    return Reply(Listing(await call.queue.attempts(task.id)))
+    return Reply(Listing([attempt.shown() for attempt in await call.queue.attempts(task.id)]))
 
 
 @route("GET", "/api/tasks/{id}/why", role="read", returns={200: Waiting}, errors=(TaskNotFound,))

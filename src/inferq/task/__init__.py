@@ -17,7 +17,7 @@ from inferq.task.flow import (
     priority_number,
 )
 from inferq.task.id import new_id
-from inferq.task.outcome import AttemptRecord, Outcome, OutcomeKind, TaskResult, Timing, Tried, executed_on
+from inferq.task.outcome import AttemptRecord, Outcome, OutcomeKind, ShownAttempt, ShownResult, TaskResult, Timing, Tried, executed_on
 from inferq.task.state import FINAL, TRANSITIONS, WAITING, State, Verb
 from inferq.task.submission import LAST_MOMENT, NewTask, Submission, labels_of
 from inferq.task.task import Claim, Task
@@ -39,6 +39,8 @@ __all__ = [
     "NewTask",
     "Outcome",
     "OutcomeKind",
+    "ShownAttempt",
+    "ShownResult",
     "Size",
     "State",
     "Submission",

@@ -109,6 +109,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, gc=False):
         """The name of a remote backend, or `local`."""
         return executed_on(self.backend, remote=self.remote)
 
+    def shown(self) -> ShownAttempt:
+        """The same, whose JSON says `executed_on` too."""
+        fields = {name: getattr(self, name) for name in AttemptRecord.__struct_fields__}
+        return ShownAttempt(**fields, executed_on=self.executed_on)
+
 
 class Timing(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Seconds by the wall clock, never negative: `waited` from submit to the last attempt's start, `ran` from there to the end, `first`
@@ -149,8 +154,25 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.embeddings[0] if self.embeddings else None
 
     def to_dict(self) -> dict[str, Any]:
-        made: dict[str, Any] = msgspec.to_builtins(self)
-        return made | {"executed_on": self.executed_on}
+        made: dict[str, Any] = msgspec.to_builtins(self.shown())
+        return made
 
     def to_json(self) -> bytes:
-        return msgspec.json.encode(self)
+        return msgspec.json.encode(self.shown())
+
+    def shown(self) -> ShownResult:
+        """The same, whose JSON says `executed_on` too."""
+        fields = {name: getattr(self, name) for name in TaskResult.__struct_fields__}
+        return ShownResult(**fields, executed_on=self.executed_on)
+
+
+class ShownResult(TaskResult, frozen=True, omit_defaults=True):
+    """A result as JSON has it: what follows from its other fields stands there too."""
+
+    executed_on: str | None = None
+
+
+class ShownAttempt(AttemptRecord, frozen=True, gc=False):
+    """An attempt as JSON has it: what follows from its other fields stands there too."""
+
+    executed_on: str | None = None
