@@ -33,6 +33,7 @@ from inferq.server.guard import headers_of
 from inferq.server.live import broadcast, chunk_json
 from inferq.server.problems import problem_of
 from inferq.server.route import Route
+from inferq.server.standing import standing
 from inferq.server.stats import stats_view
 from inferq.server.stream import abort
 from inferq.store import Position
@@ -141,10 +142,16 @@ class _Connection:
         self._app.sockets += 1
         try:
             await self._tell(b"hello", {"version": inferq.__version__, "last_event": await self._call.queue.store.last_event()})
-            tasks += [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._app.stopping.wait())]
+            tasks += [
+                asyncio.ensure_future(self._read()),
+                asyncio.ensure_future(self._app.stopping.wait()),
+                asyncio.ensure_future(standing(self._app).lost(self._call)),
+            ]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[1].done():
                 code, reason = 1001, "the server stops"
+            elif tasks[2].done():
+                code, reason = 1008, "the key is not valid any more"
             elif tasks[0].exception() is not None:
                 code, reason = 1008, "too slow or too many mistakes"
         except _Dropped:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferq.errors import InferqError
 from inferq.server.call import Call, Gone, Reply, Send, Streamed
 from inferq.server.patience import Patience
+from inferq.server.standing import standing
 
 if TYPE_CHECKING:
     from inferq.server.app import App
@@ -25,7 +26,9 @@ class TooSlow(Exception):
 
 
 async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list[tuple[bytes, bytes]], send: Send, *, head: bool) -> None:
-    """Send the start and all pieces. Ends without an error when the client goes away, reads too slowly, or the server stops."""
+    """Send the start and all pieces. Ends without an error when the client goes away, reads too slowly, or the server stops,
+    and when its key becomes void. An event stream ends then as it may at any time; any other answer is cut: its end would say that it is
+    whole."""
     headers += [(b"content-type", body.media.encode()), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if head:
@@ -37,13 +40,14 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
         asyncio.ensure_future(_write(writer, body)),
         asyncio.ensure_future(_watch(call, writer, app.settings.heartbeat if body.media == SSE else None)),
         asyncio.ensure_future(app.stopping.wait()),
+        asyncio.ensure_future(standing(app).lost(call)),
     ]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-        written, watched, stopped = await asyncio.gather(*tasks, return_exceptions=True)
+        written, watched, *_ = await asyncio.gather(*tasks, return_exceptions=True)
         await _close(body.pieces)
     if isinstance(watched, Gone):
         raise watched
@@ -63,7 +67,9 @@ async def pump(app: App, call: Call, reply: Reply, body: Streamed, headers: list
         )
         await _cut(call)
         return
-    del stopped
+    if isinstance(written, asyncio.CancelledError) and body.media != SSE:
+        await _cut(call)
+        return
     with suppress(TooSlow):
         await writer.put(b"", more=False)
 
