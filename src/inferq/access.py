@@ -207,12 +207,7 @@ def sees(principal: Principal, tenant: str) -> bool:
 def require_visible(principal: Principal, id: str, tenant: str) -> None:
     """Raises for another tenant's task the very error that an unknown id raises."""
     if not sees(principal, tenant):
-        raise unknown_task(id)
-
-
-def unknown_task(id: str) -> TaskNotFound:
-    """What a task that does not exist, for anybody or for this caller, is answered with."""
-    return TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+        raise TaskNotFound.of(id)
 
 
 def check_priority(principal: Principal, priority: int) -> None:

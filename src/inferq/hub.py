@@ -146,9 +146,7 @@ class Hub:
         followers.append(follower)
         place = after
         try:
-            ended = (
-                await self._state(task_id, f"expected the id of a task, got {task_id!r}: no task has it (it may have been pruned)")
-            ).is_final
+            ended = (await self._state(task_id, TaskNotFound.of(task_id))).is_final
             follower.look()
             while not self._closed:
                 await follower.wait()
@@ -162,7 +160,7 @@ class Hub:
                                 return
                     if ended:
                         return
-                    state = await self._state(task_id, f"task {task_id} was pruned while its stream was followed")
+                    state = await self._state(task_id, TaskNotFound(f"task {task_id} was pruned while its stream was followed"))
                     if state.is_final and not follower.behind:
                         follower.look()
                         if not await self._store.chunks(task_id, after=place):
@@ -183,10 +181,10 @@ class Hub:
             if not followers:
                 self._streams.pop(task_id, None)
 
-    async def _state(self, task_id: str, gone: str) -> State:
+    async def _state(self, task_id: str, gone: TaskNotFound) -> State:
         task = await self._store.get(task_id)
         if task is None:
-            raise TaskNotFound(gone)
+            raise gone
         return task.state
 
     async def events(self, wanted: Callable[[str], bool], after: int | None) -> AsyncGenerator[Event]:

@@ -127,7 +127,7 @@ def test_a_secret_file_must_be_small_and_text(loads: Load, places: Places) -> No
     (places.cwd / "big").write_text("x" * 70_000)
     (places.cwd / "binary").write_bytes(b"\xff\xfe")
 
-    with pytest.raises(ConfigError, match="larger than 65536 bytes"):
+    with pytest.raises(ConfigError, match="larger than 65,536 bytes"):
         loads('backends.openai.settings.api_key = "file:big"')
     with pytest.raises(ConfigError, match="not UTF-8 text"):
         loads('backends.openai.settings.api_key = "file:binary"')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from inferq.config import legacy, references
 from inferq.config.lines import key_lines
+from inferq.config.text import Unreadable, text_of
 from inferq.errors import ConfigError
 
 NAMES: Final = ("inferq.toml", "inferq.yaml", "inferq.yml", "inferq.json")
@@ -176,19 +176,9 @@ def read(path: Path) -> Document:
 
 def _text(path: Path) -> str:
     try:
-        # A pipe or a device would keep the program waiting for ever.
-        if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
-            raise ConfigError(f"the configuration file {path} is no regular file; write it to disk first")
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from None
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"the configuration file {path} is larger than {_MAX_BYTES:,} bytes; is it the right file?")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the configuration file {path} is not UTF-8 text (byte {error.start})") from None
+        return text_of(path, most=_MAX_BYTES)
+    except Unreadable as why:
+        raise ConfigError(f"the configuration file {path} {why}") from None
 
 
 def _decode(path: Path, text: str) -> Any:

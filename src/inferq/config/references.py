@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 import msgspec
 
 from inferq.config.secret import looks_secret
+from inferq.config.text import Unreadable, text_of
 from inferq.errors import ConfigError
 
 _VARIABLE = re.compile(r"(?P<escape>\$*)\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<otherwise>[^}]*))?\}")
@@ -91,19 +91,9 @@ def escape(text: str) -> str:
 def read_secret(path: Path) -> str:
     """The text of a file without its last line end. Raises ConfigError, which never quotes the contents."""
     try:
-        # A pipe or a device would keep the program waiting for ever.
-        if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
-            raise ConfigError(f"refers to {path}, which is no regular file")
-        with path.open("rb") as file:
-            raw = file.read(_MAX_SECRET_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"refers to the file {path}, which cannot be read: {error.strerror}") from None
-    if len(raw) > _MAX_SECRET_FILE:
-        raise ConfigError(f"refers to the file {path}, which is larger than {_MAX_SECRET_FILE} bytes")
-    try:
-        return raw.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise ConfigError(f"refers to the file {path}, which is not UTF-8 text") from None
+        return text_of(path, most=_MAX_SECRET_FILE).removesuffix("\n").removesuffix("\r")
+    except Unreadable as why:
+        raise ConfigError(f"refers to the file {path}, which {why}") from None
 
 
 def place(text: str, *, base: Path, home: Path) -> Path:

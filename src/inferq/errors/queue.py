@@ -88,6 +88,11 @@ class TaskNotFound(InferqError):
     code = "not_found"
     status = 404
 
+    @classmethod
+    def of(cls, id: str) -> Self:
+        """The error about an id. Who may not see a task is told exactly this too."""
+        return cls(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+
 
 class RecordNotFound(InferqError):
     """Nothing of that kind (a key, a webhook, a schedule...) has that id or name."""

@@ -28,7 +28,7 @@ class Asking(Held):
         """Raises TaskNotFound."""
         task = await self.store.get(id) if is_text(id) else None
         if task is None:
-            raise TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+            raise TaskNotFound.of(id)
         return task
 
     async def list(self, where: Where = None, *, limit: int | None = None, after: Cursor | None = None) -> Page:

@@ -24,7 +24,7 @@ def _each(tx: Transaction, ids: Sequence[str], change: Callable[[str, Row], Wron
     for id in ids:
         row = tx.execute(SQL["find_task"], (id,)).fetchone()
         if row is None:
-            return TaskNotFound(f"expected the id of a task, got {id!r}: no task has it (it may have been pruned)")
+            return TaskNotFound.of(id)
         rows.append(row)
     return [change(id, row) for id, row in zip(ids, rows, strict=True)]
 
