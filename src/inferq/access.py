@@ -58,6 +58,8 @@ class Key(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     created: int
     expires: int | None = None
     revoked: int | None = None
+    last_used: int | None = None
+    """When it last opened something, to the minute; None where it never did."""
 
     @property
     def principal(self) -> Principal:
@@ -86,6 +88,8 @@ class StoredKey(msgspec.Struct, frozen=True):
 
 KEY: Final = "key"
 """The kind of the records that hold keys; their id is the key's."""
+KEY_USED: Final = "key_used"
+"""The kind of the records that tell when a key was last used: apart, because it changes all the time and the key does not."""
 
 
 class AuditEntry(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -116,7 +120,20 @@ class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
 
 
 TENANT: Final = "tenant"
-"""The kind of the records that hold tenants' limits; their id is the tenant."""
+"""The kind of the records that hold tenants' limits; their id is `limits_place` of the tenant."""
+_DEFAULT_ACCOUNT: Final = " "
+"""No tenant's name has blanks around it, and no record an empty id."""
+
+
+def limits_place(tenant: str) -> str:
+    """Under what the limits of a tenant are kept; of the default account (tasks without a tenant) too."""
+    return tenant or _DEFAULT_ACCOUNT
+
+
+def tenant_at(place: str) -> str:
+    """The tenant whose limits are kept there."""
+    return "" if place == _DEFAULT_ACCOUNT else place
+
 
 LOCAL: Final = Principal("local", "local", "admin")
 """Everybody who reaches a loopback server that has no keys."""
@@ -323,8 +340,10 @@ def describe_key(
 
 
 def check_limits(tenant: str, limits: TenantLimits) -> TenantLimits:
-    """Raises InvalidTask for bounds that are not numbers from 1 on (of waiting tasks: from 0), or a tenant without a name."""
-    _check_name(tenant, "tenant")
+    """Raises InvalidTask for bounds that are not numbers from 1 on (of waiting tasks: from 0), or what no tenant is called. The empty name
+    is the default account: tasks without a tenant."""
+    if tenant != "":
+        _check_name(tenant, "tenant")
     for field, least in (("concurrency", 1), ("max_queued", 0)):
         bound = getattr(limits, field)
         if bound is not None and not (type(bound) is int and least <= bound < 2**53):

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from places import Does, Gated, tuned
 
 from inferq import AsyncQueue, Queue
-from inferq.access import LOCAL, TenantLimits
+from inferq.access import KEY_USED, LOCAL, TenantLimits
 from inferq.errors import Conflict, InferqError, InvalidTask, RateLimited, RecordNotFound, Unauthenticated
 from inferq.testing import FakeClock, wait_until
 
@@ -31,7 +32,9 @@ async def test_a_key_is_verified_with_what_it_may_and_its_secret_is_kept_nowhere
     principal = await queue.keys.verify(made.secret)
     assert (principal.id, principal.name, principal.role, principal.tenant) == (made.key.id, "ci", "submit", "ci")
     assert (principal.max_priority, principal.models, principal.executors) == (10, ("qwen3*",), ("ollama",))
-    assert await queue.keys.list() == [made.key] == [await queue.keys.get("ci")]
+    (listed,) = await queue.keys.list()
+    assert listed == await queue.keys.get("ci")
+    assert msgspec.structs.replace(listed, last_used=None) == made.key
     await queue.close()
     secret = made.secret.rpartition("_")[2].encode()
     assert not any(secret in content for content in contents(tmp_path))
@@ -162,6 +165,54 @@ async def test_limits_of_a_tenant_are_set_and_lifted(opened: Any) -> None:
     for wrong in ({"concurrency": 0}, {"max_queued": -1}, {"concurrency": True}):
         with pytest.raises(InvalidTask):
             await queue.keys.set_limits("a", **wrong)
+
+
+async def test_the_default_account_has_limits_like_any_tenant(opened: Any) -> None:
+    queue = await opened(Gated(), work=False)
+    await queue.keys.set_limits("", max_queued=1)
+    assert await queue.keys.limits() == {"": TenantLimits(None, 1)}
+    await queue.submit("gated", "work")
+    with pytest.raises(RateLimited, match="of the default account wait"):
+        await queue.submit("gated", "work")
+    await queue.submit("gated", "work", tenant="a")
+    await queue.keys.set_limits("")
+    assert await queue.keys.limits() == {}
+    with pytest.raises(InvalidTask, match="without blanks"):
+        await queue.keys.set_limits(" ", max_queued=1)
+
+
+async def test_the_last_use_of_a_key_is_told_and_written_once_a_minute_at_most(opened: Any, tmp_path: Path) -> None:
+    clock = FakeClock()
+    url = f"sqlite:///{tmp_path / 'q.db'}"
+    queue = await opened(url=url, work=False, clock=clock)
+    used, idle = [await queue.keys.create(name) for name in ("used", "idle")]
+    written = queue.store.record
+
+    async def uses() -> int:
+        record = await written(KEY_USED, used.key.id)
+        return 0 if record is None else record.version
+
+    first = clock.read().wall
+    before = await queue.store.last_event()
+    for _ in range(50):
+        await queue.keys.verify(used.secret)
+    await wait_until(lambda: uses(), what="its first use to be written")
+    clock.advance(59)
+    await queue.keys.verify(used.secret)
+    assert (await queue.keys.get("used")).last_used == first
+    clock.advance(1)
+    await queue.keys.verify(used.secret)
+    await refused(queue, idle.secret + "x")
+    other = await opened(url=url, work=False, clock=clock)
+
+    async def known() -> bool:
+        return {key.name: key.last_used for key in await other.keys.list()} == {"used": first + 60_000, "idle": None}
+
+    await wait_until(known, what="another process to know")
+    assert await uses() == 2
+    assert await queue.store.last_event() == before, "it is no news"
+    await queue.keys.revoke("used", forget=True)
+    assert await written(KEY_USED, used.key.id) is None
 
 
 def test_the_blocking_face_has_the_same_keys() -> None:

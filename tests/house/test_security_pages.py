@@ -21,7 +21,7 @@ from inferq.testing import EchoExecutor
 WEBHOOKS, SECURITY = Page("webhooks.md"), Page("security.md")
 
 
-@pytest.mark.parametrize(("page", "count"), [(WEBHOOKS, 9), (SECURITY, 8)], ids=["webhooks", "security"])
+@pytest.mark.parametrize(("page", "count"), [(WEBHOOKS, 9), (SECURITY, 9)], ids=["webhooks", "security"])
 def test_the_commands_run(page: Page, count: int, desk: Desk) -> None:
     lines = page.commands()
     assert len(lines) == count

@@ -37,7 +37,7 @@ keys = LazyGroup(
     no_args_is_help=True,
 )
 
-KEY_FIELDS = ("id", "name", "role", "tenant", "max_priority", "models", "executors", "state", "created", "expires", "revoked")
+KEY_FIELDS = ("id", "name", "role", "tenant", "max_priority", "models", "executors", "state", "created", "expires", "revoked", "last_used")
 AUDIT_FIELDS = ("number", "at", "who", "key", "tenant", "method", "route", "targets", "status", "code", "request")
 
 
@@ -76,6 +76,7 @@ _COLUMNS = [
     Column("STATE", field("state")),
     Column("EXPIRES", _iso("expires"), _moment("expires")),
     Column("CREATED", _iso("created"), _moment("created")),
+    Column("LAST USED", _iso("last_used"), lambda record: "never" if record["last_used"] is None else ago(record["last_used"])),
     Column("ID", field("id")),
     Column("MODELS", _bound("models"), wide=True),
     Column("EXECUTORS", _bound("executors"), wide=True),
@@ -205,7 +206,7 @@ def _number_or_none(text: str) -> int:
 
 _BOUND = Parsed("number|none", _number_or_none)
 _LIMIT_COLUMNS = [
-    Column("TENANT", field("tenant")),
+    Column("TENANT", lambda record: record["tenant"] or "(default)"),
     Column("CONCURRENCY", lambda record: "any" if record["concurrency"] is None else record["concurrency"]),
     Column("MAX QUEUED", lambda record: "any" if record["max_queued"] is None else record["max_queued"]),
 ]
@@ -216,21 +217,25 @@ _LIMIT_COLUMNS = [
     examples="""
         inferq keys limit team-a --concurrency 4 --max-queued 1000
         inferq keys limit team-a --concurrency none
+        inferq keys limit --default --max-queued 10000
     """,
     exits=(Exit.UNREACHABLE,),
     fields=("tenant", "concurrency", "max_queued"),
 )
-@click.argument("tenant")
+@click.argument("tenant", required=False)
+@click.option("--default", "default", is_flag=True, help="The default account: tasks without a tenant.")
 @click.option("--concurrency", type=_BOUND, help="Tasks that run at a time, over all keys and processes; none: any number.")
 @click.option("--max-queued", type=_BOUND, help="Tasks that wait at a time; more are refused (429). none: any number.")
 @output_options()
 @click.pass_obj
-def limit(app: App, tenant: str, concurrency: int | None, max_queued: int | None) -> None:
+def limit(app: App, tenant: str | None, default: bool, concurrency: int | None, max_queued: int | None) -> None:
     """Bound what a tenant may have running and waiting.
 
     It holds at once, in every process. A bound that is not given stays as it is.
     """
-    app.run(_limit(app, tenant, concurrency, max_queued))
+    if default == (tenant is not None):
+        raise click.UsageError("expected the name of a tenant, or --default for tasks without one")
+    app.run(_limit(app, tenant or "", concurrency, max_queued))
 
 
 async def _limit(app: App, tenant: str, concurrency: int | None, max_queued: int | None) -> None:

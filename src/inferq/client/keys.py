@@ -61,7 +61,9 @@ class RemoteKeys(KeysDoor):
         return {one.tenant: TenantLimits(one.concurrency, one.max_queued) for one in listing.items}
 
     async def set_limits(self, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> TenantLimits:
-        made = await self._transport.ask(put("tenants", tenant, json={"concurrency": concurrency, "max_queued": max_queued}), Tenant)
+        # Without a name it is the default account.
+        place = ("tenants", tenant) if tenant else ("tenants",)
+        made = await self._transport.ask(put(*place, json={"concurrency": concurrency, "max_queued": max_queued}), Tenant)
         return TenantLimits(made.concurrency, made.max_queued)
 
     async def audit(self, *, before: int | None = None, limit: int = 100) -> builtins.list[AuditEntry]:

@@ -52,7 +52,8 @@ class KeysDoor(ABC):
 
     @abstractmethod
     async def set_limits(self, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> TenantLimits:
-        """How many tasks of a tenant may run and how many wait at a time, over all processes, from now on; None: any number.
+        """How many tasks of a tenant may run and how many wait at a time, over all processes, from now on; None: any number. The empty
+        name is the default account: tasks without a tenant, but no messages of webhooks.
 
         Running tasks go on when the limit sinks below them. Raises InvalidTask.
         """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +13,7 @@ import msgspec
 
 from inferq.access import (
     KEY,
+    KEY_USED,
     TENANT,
     AuditEntry,
     Key,
@@ -24,20 +27,26 @@ from inferq.access import (
     describe_key,
     digest_of,
     id_in,
+    limits_place,
     new_key,
     same_digest,
+    tenant_at,
 )
 from inferq.clock import Clock
 from inferq.config import RetentionSettings
 from inferq.door.arguments import instant_of
 from inferq.door.keys import KeysDoor
-from inferq.errors import Conflict, RecordNotFound, Unauthenticated
+from inferq.errors import Conflict, RecordNotFound, StoreError, Unauthenticated
 from inferq.events import Event, RecordChanged
 from inferq.given import checked_priority
 from inferq.handle import Duration
 from inferq.store import Change, Record, RecordPut, Store
 
+log: Final = logging.getLogger("inferq.keys")
+
 _PAGE: Final = 1000
+_USED_EVERY: Final = 60_000
+"""Milliseconds for which a key's last use is not written again."""
 _NOBODY: Final = digest_of("")
 _encode = msgspec.json.Encoder().encode
 _decode_key = msgspec.json.Decoder(StoredKey).decode
@@ -60,11 +69,17 @@ class LocalKeys(KeysDoor):
         self._clock = clock
         self._known: dict[str, StoredKey] | None = None
         self._changes = 0
+        self._used: dict[str, int] = {}
+        """When each key was last found in use; what is not written yet waits in `_unwritten`."""
+        self._unwritten: dict[str, int] = {}
+        self._writing: asyncio.Task[None] | None = None
         self._unlisten = store.listen(self._hear)
 
     def close(self) -> None:
         """Stop listening. Idempotent."""
         self._unlisten()
+        if self._writing is not None:
+            self._writing.cancel()
 
     def _hear(self, change: Change) -> None:
         if any(_is_key(event) for event in change.events):
@@ -97,9 +112,34 @@ class LocalKeys(KeysDoor):
         stored = (await self._ring()).get(id_in(text) or "")
         # An unknown id costs the same comparison as a wrong secret.
         fits = same_digest(digest_of(text), stored.digest if stored is not None else _NOBODY)
-        if stored is None or not fits or stored.key.state(self._clock.read().wall) != "valid":
+        now = self._clock.read().wall
+        if stored is None or not fits or stored.key.state(now) != "valid":
             raise Unauthenticated(_UNKNOWN)
+        if not 0 <= now - self._used.get(stored.key.id, -_USED_EVERY) < _USED_EVERY:
+            self._note_use(stored.key.id, now)
         return stored.key.principal
+
+    def _note_use(self, id: str, now: int) -> None:
+        """Beside the request that used it, once a minute and key at the most."""
+        self._used[id] = self._unwritten[id] = now
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_uses(), name="inferq keys in use")
+
+    async def _write_uses(self) -> None:
+        while self._unwritten:
+            unwritten, self._unwritten = self._unwritten, {}
+            puts = [RecordPut(KEY_USED, id, b"%d" % at, quiet=True) for id, at in unwritten.items()]
+            try:
+                await asyncio.gather(*(self._store.put_record(put, self._clock.read()) for put in puts))
+            except StoreError as error:
+                # Whoever asks for the key's last use next is told of an older one: no request depends on it.
+                log.warning("keys.use_not_written", extra={"error": str(error)})
+
+    async def _with_use(self, keys: Iterable[Key]) -> builtins.list[Key]:
+        uses = {record.id: int(record.body) for record in await self._records(KEY_USED)}
+        for id, at in self._used.items():
+            uses[id] = max(at, uses.get(id, at))
+        return [msgspec.structs.replace(key, last_used=uses.get(key.id)) for key in keys]
 
     async def principal_of(self, headers: Mapping[str, str], *, keyless: Principal | None) -> Principal:
         """Who sends these headers (names in lower case). Raises Unauthenticated.
@@ -146,16 +186,20 @@ class LocalKeys(KeysDoor):
         return MadeKey(key, made.text)
 
     async def list(self) -> builtins.list[Key]:
-        return sorted((stored.key for stored in (await self._ring()).values()), key=lambda key: (key.created, key.id))
+        keys = sorted((stored.key for stored in (await self._ring()).values()), key=lambda key: (key.created, key.id))
+        return await self._with_use(keys)
 
     async def get(self, key: str) -> Key:
-        return (await self._stored(key)).key
+        (found,) = await self._with_use([(await self._stored(key)).key])
+        return found
 
     async def revoke(self, key: str, *, forget: bool = False) -> Key:
         stored, now = await self._stored(key), self._clock.read()
         ended = stored.key if stored.key.revoked is not None else msgspec.structs.replace(stored.key, revoked=now.wall)
         if forget:
             await self._store.drop_record(KEY, ended.id, now)
+            await self._store.drop_record(KEY_USED, ended.id, now, quiet=True)
+            self._used.pop(ended.id, None)
         elif ended is not stored.key:
             await self._store.put_record(RecordPut(KEY, ended.id, _encode(StoredKey(stored.digest, ended))), now)
         self._known = None
@@ -176,14 +220,14 @@ class LocalKeys(KeysDoor):
     # tenants ---------------------------------------------------------------------------------------------------------
 
     async def limits(self) -> dict[str, TenantLimits]:
-        return {record.id: _decode_limits(record.body) for record in await self._records(TENANT)}
+        return {tenant_at(record.id): _decode_limits(record.body) for record in await self._records(TENANT)}
 
     async def set_limits(self, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> TenantLimits:
         limits, now = check_limits(tenant, TenantLimits(concurrency, max_queued)), self._clock.read()
         if limits == TenantLimits():
-            await self._store.drop_record(TENANT, tenant, now)
+            await self._store.drop_record(TENANT, limits_place(tenant), now)
         else:
-            await self._store.put_record(RecordPut(TENANT, tenant, _encode(limits)), now)
+            await self._store.put_record(RecordPut(TENANT, limits_place(tenant), _encode(limits)), now)
         return limits
 
     # the audit log ---------------------------------------------------------------------------------------------------

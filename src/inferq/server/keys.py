@@ -74,7 +74,7 @@ async def revoke(call: Call) -> Reply:
 
 @route("GET", "/api/tenants", role="operator", returns={200: Listing[Tenant]})
 async def tenants(call: Call) -> Reply:
-    """List the tenants that have limits."""
+    """List the tenants that have limits; the one without a name is the default account."""
     require_everything(call.principal)
     limits = await call.queue.keys.limits()
     return Reply(Listing([Tenant.of(name, bounds) for name, bounds in limits.items()]))
@@ -91,9 +91,19 @@ async def tenants(call: Call) -> Reply:
 )
 async def limit(call: Call) -> Reply:
     """Say how many tasks of a tenant may run and how many may wait at a time, over all processes."""
-    name, body = call.path["name"], call.body
-    limits = await call.queue.keys.set_limits(name, concurrency=body.concurrency, max_queued=body.max_queued)
-    return Reply(Tenant.of(name, limits))
+    return await _limit(call, call.path["name"])
+
+
+@route("PUT", "/api/tenants", role="admin", body=LimitsBody, returns={200: Tenant}, errors=(InvalidTask,))
+async def limit_default(call: Call) -> Reply:
+    """Say the same of the default account: of tasks without a tenant."""
+    return await _limit(call, "")
+
+
+async def _limit(call: Call, tenant: str) -> Reply:
+    body: LimitsBody = call.body
+    limits = await call.queue.keys.set_limits(tenant, concurrency=body.concurrency, max_queued=body.max_queued)
+    return Reply(Tenant.of(tenant, limits))
 
 
 class AuditQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -117,4 +127,4 @@ def _number(text: str | None) -> int | None:
     return int(text)
 
 
-ROUTES: Final[list[Route]] = [me, create, list_, show, revoke, tenants, limit, audit]
+ROUTES: Final[list[Route]] = [me, create, list_, show, revoke, tenants, limit, limit_default, audit]

@@ -9,7 +9,7 @@ import random
 import msgspec
 import pytest
 
-from inferq.access import TENANT, TenantLimits
+from inferq.access import TENANT, TenantLimits, limits_place
 from inferq.errors import QueueFull, RateLimited
 from inferq.executor import Answer
 from inferq.policy import Want
@@ -21,7 +21,7 @@ from inferq.testing.peer import Peer, new_task
 
 async def limit(peer: Peer, tenant: str, *, concurrency: int | None = None, max_queued: int | None = None) -> None:
     body = msgspec.json.encode(TenantLimits(concurrency, max_queued))
-    await peer.store.put_record(RecordPut(TENANT, tenant, body), peer.now)
+    await peer.store.put_record(RecordPut(TENANT, limits_place(tenant), body), peer.now)
 
 
 def lengths(peer: Peer) -> dict[str, int]:
@@ -52,6 +52,24 @@ class LimitContract(ContractBase):
         assert await here.take(flows, limit=9) == await there.take(flows, limit=9) == []
         await there.complete(second[0])
         assert len(await here.take(flows, limit=9)) == 1
+
+    async def test_tasks_without_a_tenant_have_limits_too_and_messages_of_webhooks_do_not_count(self, here: Peer) -> None:
+        await limit(here, "", concurrency=1, max_queued=2)
+        messages = await here.add(*(new_task("ops", executor="webhook") for _ in range(4)))
+        added = await here.add(new_task(), new_task())
+        with pytest.raises(RateLimited, match="at most 2 tasks of the default account"):
+            await here.add(new_task())
+        await here.add(new_task("ops", executor="webhook"), new_task(tenant="a"))
+        flows = {head.key.lane: head.flow for head in await here.heads() if head.key.tenant == ""}
+        mine = flows.pop("echo/m")
+        (hooks,) = flows.values()
+        (claim,) = await here.take([mine], limit=5)
+        assert claim.task.id == added[0]
+        assert await here.take([mine], limit=5) == []
+        assert {head.flow for head in await here.heads() if head.key.tenant == ""} == {hooks}
+        assert [claim.task.id for claim in await here.take([hooks], limit=4)] == messages
+        await here.complete(claim)
+        assert [claim.task.id for claim in await here.take([mine], limit=5)] == [added[1]]
 
     async def test_others_are_served_beside_a_tenant_at_its_limit(self, here: Peer) -> None:
         await limit(here, "a", concurrency=1)

@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
-from inferq.access import TENANT, TenantLimits
+from inferq.access import TENANT, TenantLimits, tenant_at
 from inferq.errors import RateLimited
 from inferq.events import Event, RecordChanged
 from inferq.stores.sqlite.statements import SQL, within
 from inferq.stores.sqlite.transaction import Flow, Known, Transaction, head_of
-from inferq.task import Head, NewTask
+from inferq.task import FlowKey, Head, NewTask
 from inferq.webhook import LANES
 
 log: Final = logging.getLogger("inferq.store")
@@ -37,10 +37,15 @@ def read(db: sqlite3.Connection) -> dict[str, TenantLimits]:
     found: dict[str, TenantLimits] = {}
     for _, tenant, _, body, _, _ in db.execute(SQL["records"], (TENANT, "", -1)):
         try:
-            found[tenant] = _decode(body)
+            found[tenant_at(tenant)] = _decode(body)
         except msgspec.DecodeError as error:
             log.warning("store.limits_unreadable", extra={"tenant": tenant, "error": str(error)})
     return found
+
+
+def counts(key: FlowKey) -> bool:
+    """Whether tasks of a flow count as their tenant's. Messages of webhooks are the queue's own, and nobody's work waits for them."""
+    return not key.lane.startswith(LANES)
 
 
 def running(db: sqlite3.Connection) -> Counter[str]:
@@ -78,7 +83,7 @@ def told(known: Known, changed: Iterable[Flow], shifted: frozenset[str]) -> list
 
 def shown(head: Head, hidden: frozenset[str]) -> Head:
     """The head, or that of an empty flow where its tenant is full."""
-    return Head(head.flow, head.key, 0, 0) if head.key.tenant in hidden else head
+    return Head(head.flow, head.key, 0, 0) if head.key.tenant in hidden and counts(head.key) else head
 
 
 class Room:
@@ -91,9 +96,10 @@ class Room:
         self._left: dict[str, int] | None = None
         """Counted when the first task of a limited tenant is about to begin."""
 
-    def left(self, tenant: str) -> int | None:
-        """None where the tenant has no limit."""
-        limits = self._tx.known.limits.get(tenant)
+    def left(self, key: FlowKey) -> int | None:
+        """Of the tenant of that flow; None where there is no limit."""
+        tenant = key.tenant
+        limits = self._tx.known.limits.get(tenant) if counts(key) else None
         if limits is None or limits.concurrency is None:
             return None
         if self._left is None:
@@ -105,28 +111,33 @@ class Room:
             }
         return self._left.get(tenant, 0)
 
-    def take(self, tenant: str, count: int) -> None:
+    def take(self, key: FlowKey, count: int) -> None:
         """They have begun."""
-        if self._left is not None and tenant in self._left:
-            self._left[tenant] -= count
+        if self._left is not None and key.tenant in self._left and counts(key):
+            self._left[key.tenant] -= count
 
 
 def check_room(tx: Transaction, fresh: Sequence[NewTask]) -> None:
     """Raises RateLimited where more of a tenant's tasks would wait than may; everything added before must be written by now."""
-    for tenant, count in Counter(task.flow.tenant for task in fresh).items():
+    for tenant, count in Counter(task.flow.tenant for task in fresh if counts(task.flow)).items():
         limits = tx.known.limits.get(tenant)
         if limits is None or limits.max_queued is None:
             continue
         waiting = _waiting(tx, tenant)
         if waiting + count > limits.max_queued:
             raise RateLimited(
-                f"expected room for {count} more, but {waiting} of at most {limits.max_queued} tasks of tenant {tenant!r} wait; "
+                f"expected room for {count} more, but {waiting} of at most {limits.max_queued} tasks of {_called(tenant)} wait; "
                 "try again when some have run"
             )
 
 
+def _called(tenant: str) -> str:
+    return f"tenant {tenant!r}" if tenant else "the default account"
+
+
 def _waiting(tx: Transaction, tenant: str) -> int:
-    return _waiting_in(tx, [*tx.known.tenants.get(tenant, ()), *(number for key, number in tx.new_ids.items() if key.tenant == tenant)])
+    known = [number for number in tx.known.tenants.get(tenant, ()) if counts(tx.known.flows[number].key)]
+    return _waiting_in(tx, [*known, *(number for key, number in tx.new_ids.items() if key.tenant == tenant and counts(key))])
 
 
 def waiting_deliveries(tx: Transaction) -> int:

@@ -169,7 +169,7 @@ class SQLiteStore(BatchVerbs):
                 Head(id, FlowKey(lane, priority, size, tenant), head, length) for id, lane, priority, size, tenant, head, length in rows
             ]
             if hidden := limits.full(db, limits.read(db)):
-                heads = [head for head in heads if head.key.tenant not in hidden]
+                heads = [head for head in heads if limits.shown(head, hidden) is head]
             return heads, frozenset(scope for (scope,) in db.execute("SELECT scope FROM pause"))
 
         # Asked of the writer, so that no change can slip between this answer and the first `Change`.

@@ -78,7 +78,7 @@ def _pop_tier(
                 heap.append((flow.head, flow.id))
     if room is not None:
         # Where none of these tenants has a limit, claiming costs what it always does.
-        rooms = {number: room.left(tx.known_key(number).tenant) for _, number in heap}
+        rooms = {number: room.left(tx.known_key(number)) for _, number in heap}
         heap = [entry for entry in heap if rooms[entry[1]] != 0]
         room = room if any(rooms[number] is not None for _, number in heap) else None
     heapq.heapify(heap)
@@ -115,13 +115,13 @@ def _pop_range(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: 
 
 def _pop_limited(tx: Transaction, heap: list[tuple[int, int]], limit: int, stamp: Row, room: Room) -> list[tuple[FlowKey, Popped]]:
     """As `_pop_range`, where tenants may have only so many running; the flow of one without room leaves the heap."""
-    tenant = tx.known_key(heap[0][1]).tenant
-    left = room.left(tenant)
+    key = tx.known_key(heap[0][1])
+    left = room.left(key)
     if left is not None and left <= 0:
         heapq.heappop(heap)
         return []
     taken = _pop_range(tx, heap, limit if left is None else min(limit, left), stamp)
-    room.take(tenant, len(taken))
+    room.take(key, len(taken))
     return taken
 
 
