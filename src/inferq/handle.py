@@ -89,7 +89,10 @@ class AsyncHandle:
         return asyncio.ensure_future(self.result())
 
     def add_done_callback(self, callback: Callable[[AsyncHandle], object]) -> None:
-        """Call `callback(handle)` on the event loop when the task has ended, however it ended, or at once if it has."""
+        """Call `callback(handle)` on the event loop when the task has ended, however it ended, or at once if it has.
+
+        A queue that closes before forgets it, for the task has not ended: whoever opens the queue again asks anew.
+        """
 
         async def call() -> None:
             await self.wait()

@@ -90,7 +90,7 @@ async def test_a_server_killed_under_streams_and_an_import_loses_and_doubles_not
     served.start()
     await served.ready()
     async with AsyncClient(served.url, patience=120, retries=50) as client:
-        streams = await Streams.begin(client, STREAMS, words=60, per_second=10)
+        streams = await Streams.begin(client, STREAMS, words=80, per_second=10)
         await streams.begun()
         kept = 0
         for _ in range(KILLS if LONG else 1):

@@ -255,6 +255,13 @@ def test_every_target_of_make_that_is_named_exists(page: str) -> None:
     assert {"demo", "test"} <= named <= targets
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("target", "module"), [("demo", "inferq.demo"), ("test", "pytest")])
+def test_the_targets_run_what_is_tested(target: str, module: str) -> None:
+    said = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1].endswith(f"-m {module}")
+
+
 def test_the_first_command_is_the_demo_and_the_second_the_tests() -> None:
     assert [line.partition("#")[0].strip() for line in blocks("sh")[0].splitlines()] == ["make demo", "make test"]
 

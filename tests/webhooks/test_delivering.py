@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,23 @@ async def test_an_event_is_told_signed_with_what_tells_whose_it_is_and_no_payloa
     assert "private" not in body.decode()
     assert (headers["content-type"], headers["x-team"]) == ("application/json", "a")
     assert (delivery.state, delivery.status, delivery.attempts, delivery.type) == ("completed", 204, 1, "task.completed")
+
+
+async def test_the_message_that_the_page_shows_has_the_fields_of_a_real_one(opened: Any, receiver: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text("utf-8")
+    shown = json.loads(page.split("```json\n")[1].split("```")[0])
+    queue = await opened()
+    made = await queue.webhooks.put("ops", url=receiver.url, events=["task.failed"])
+    asked = ASKED | {"payload": ASKED["payload"] | {"fail": ["timeout"]}}
+    await queue.submit(**asked, tags=["billing"], metadata={"order": 7}, max_retries=0)
+    await receiver.until(1)
+    (real,) = receiver.messages(made.secret)
+
+    def shape(value: Any) -> Any:
+        return {name: shape(inner) for name, inner in value.items()} if isinstance(value, dict) else type(value)
+
+    assert shape(real) == shape(shown)
+    assert (real["type"], real["data"]["code"]) == (shown["type"], shown["data"]["code"])
 
 
 async def test_only_what_is_wanted_is_told_and_nothing_from_before(opened: Any, receiver: Any) -> None:
