@@ -187,3 +187,38 @@ def test_the_orders_of_the_option_are_those_of_the_language() -> None:
     from inferq.query.words import SORTS as KNOWN
 
     assert SORTS == KNOWN
+
+
+def test_retry_takes_a_priority_hurries_what_waits_and_makes_new_tasks_for_another_model(cli: Any) -> None:
+    def submit(*more: str) -> str:
+        ran = cli("submit", "chat", "--executor", "echo", "--model", "m", "hello", "-q", *more)
+        assert ran.code == 0, ran.err
+        return str(ran.out.strip())
+
+    late = submit("--delay", "1h")
+    assert cli("retry", late).code == 6
+    assert cli("retry", late, "--now").code == 0
+    assert cli("show", late, "--json=state").json["state"] == "pending"
+
+    ended = submit("--key", "k", "--tag", "a", "--deadline", "1h")
+    cli("cancel", ended, "--reason", "wrong model")
+    again = cli("retry", ended, "--model", "other", "--backend", "echo", "--priority", "high", "-o", "json")
+    assert again.code == 0, again.err
+    (new,) = again.json
+    assert new["id"] != ended
+    assert (new["model"], new["backend"], new["priority"], new["tags"], new["metadata"]) == (
+        "other",
+        "echo",
+        10,
+        ["a"],
+        {"retry_of": ended},
+    )
+    assert (new["key"], new["deadline"]) == (None, None)
+    assert cli("show", ended, "--json=state").json["state"] == "cancelled"
+    assert cli("retry", new["id"], "--model", "m").code == 6
+
+    assert cli("retry", "--query", "tag:a", "--priority", "low", "--dry-run", "-q").lines == [ended]
+    assert cli("retry", "--query", "tag:a", "--priority", "low").code == 2
+    assert cli("retry", "--query", "tag:a", "--priority", "low", "--yes", "-q").lines == [ended]
+    assert cli("show", ended, "--json=state,priority").json == {"state": "pending", "priority": 1}
+    assert cli("retry", ended, "--now", "--model", "m").code == 2

@@ -349,3 +349,16 @@ def test_a_worker_may_be_told_which_backends_are_its_own(cli: Cli, processes: Pr
     assert cli("result", ids[1]).out == "x\n"
     wrong = cli("work", "--backend", "three")
     assert (wrong.code, "expected the name of a configured backend (one, two)" in wrong.err) == (2, True)
+
+
+def test_a_server_makes_tasks_again_at_another_priority_or_with_another_model(cli: Cli, server: str) -> None:
+    assert cli("pause", "--url", server).code == 0
+    id = submit(cli, server, "hello", "--delay", "1h")
+    assert cli("retry", id, "--now", "--priority", "high", "--url", server, "--json=state,priority").json == [
+        {"state": "pending", "priority": 10}
+    ]
+    assert cli("cancel", id, "--url", server).code == 0
+    (new,) = cli("retry", id, "--model", "other", "--url", server, "-o", "json").json
+    assert (new["model"], new["metadata"], new["priority"]) == ("other", {"retry_of": id}, 10)
+    assert cli("resume", "--url", server).code == 0
+    assert cli("result", new["id"], "--wait", "--url", server).out == "hello\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,18 +20,18 @@ from inferq.cli.records import ENDED_COLUMNS, TASK_FIELDS, level, task_record
 if TYPE_CHECKING:
     from inferq.door import AsyncDoor
 
+_MOST: Final = 10_000
 _EXITS = (Exit.PARTIAL, Exit.NOT_FOUND, Exit.CONFLICT, Exit.UNREACHABLE)
 
 
-async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncDoor, str], Awaitable[object]]) -> None:
-    """Change each task and print it as it is afterwards."""
+async def _change(app: App, given: tuple[str, ...], act: Callable[[AsyncDoor, str], Awaitable[str | None]]) -> None:
+    """Change each task and print it as it is afterwards; or the one whose id the change gave."""
     ids = ids_.given(given)
     changed: list[str] = []
     async with app.queue() as queue:
 
         async def one(task_id: str) -> None:
-            await act(queue, task_id)
-            changed.append(task_id)
+            changed.append(await act(queue, task_id) or task_id)
 
         ends = await ids_.each(queue, ids, one)
         records = [task_record(await queue.get(task_id)) for task_id in changed]
@@ -76,25 +76,81 @@ def cancel(app: App, ids: tuple[str, ...], reason: str, query: str | None, dry_r
         inferq retry 019ab3c4-d5e6-7f01
         inferq list -q --status failed --since 1h | inferq retry -
         inferq retry --query 'state:failed error:timeout created:-1d' --yes
+        inferq retry 019ab3c4-d5e6-7f01 --model qwen3 --priority high
     """,
     exits=_EXITS,
     fields=(*TASK_FIELDS, "note"),
 )
 @click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--now", is_flag=True, help="Also tasks that wait for their time: a delay, or the next attempt.")
+@click.option("--priority", type=PRIORITY, metavar="LEVEL", help="At this priority.")
+@click.option("--model", help="As a new task, with this model; the old one stays as it is.")
+@click.option("--backend", metavar="NAME", help="As a new task, on this backend; the old one stays as it is.")
 @query_options
 @output_options()
 @click.pass_obj
-def retry(app: App, ids: tuple[str, ...], query: str | None, dry_run: bool, yes: bool) -> None:
+def retry(app: App, /, ids: tuple[str, ...], query: str | None, dry_run: bool, yes: bool, **how: Any) -> None:
     """Make failed or cancelled tasks again.
 
     They wait with their first place in line and a fresh budget of retries. IDs may be unique prefixes; `-` reads them
-    from standard input. An error with one does not stop the others. --query takes all that pass the filter.
+    from standard input. An error with one does not stop the others. --query takes all that pass the filter. With --model or
+    --backend what was asked is submitted as a new task, which is printed; its metadata name the old one as `retry_of`.
     """
     one_way(ids, query, dry_run=dry_run)
-    if query is not None:
+    again = _Again(**how)
+    if query is None:
+        app.run(again.make(app, ids))
+    elif again.is_plain:
         app.run(bulk(app, "retry", query, dry_run=dry_run, yes=yes))
     else:
-        app.run(_change(app, ids, lambda queue, task_id: queue.retry(task_id)))
+        app.run(again.make_all(app, query, dry_run=dry_run, yes=yes))
+
+
+class _Again:
+    """How tasks are made again."""
+
+    def __init__(self, *, now: bool, priority: int | None, model: str | None, backend: str | None) -> None:
+        self._now = now
+        self._priority = priority
+        self._other = {name: value for name, value in (("model", model), ("backend", backend)) if value is not None}
+        if now and self._other:
+            raise click.UsageError("--now is for the tasks themselves; with --model or --backend new ones are made")
+
+    @property
+    def is_plain(self) -> bool:
+        return not (self._now or self._other) and self._priority is None
+
+    async def make(self, app: App, given: tuple[str, ...]) -> None:
+        if self._other:
+            await _change(app, given, self._submitted)
+        else:
+            await _change(app, given, lambda queue, task_id: queue.retry(task_id, priority=self._priority, now=self._now))
+
+    async def _submitted(self, queue: AsyncDoor, task_id: str) -> str:
+        from inferq.errors import WrongState
+        from inferq.task import State
+
+        task = await queue.get(task_id)
+        if task.state not in (State.FAILED, State.CANCELLED):
+            raise WrongState(f"expected task {task_id} to be failed or cancelled, but it is {task.state}")
+        return (await queue.submit_again(task_id, priority=self._priority, **self._other)).id
+
+    async def make_all(self, app: App, query: str, *, dry_run: bool, yes: bool) -> None:
+        """Those that pass the filter when it is asked; a bounded number, because each is a call of its own."""
+        states = "failed,cancelled,scheduled" if self._now else "failed,cancelled"
+        found = []
+        async with app.queue() as queue:
+            async for task in queue.iterate(f"{query} state:{states}"):
+                found.append(task)
+                if len(found) > _MOST:
+                    raise click.UsageError(f"more than {_MOST:,} tasks pass this filter: narrow it, or leave --priority, --model, ... out")
+        if dry_run:
+            app.out.records([task_record(task) for task in found], ENDED_COLUMNS[:2])
+            say(f"would make {len(found):,} tasks again")
+            return
+        sure(f"make {len(found):,} tasks again?", yes=yes)
+        if found:
+            await self.make(app, tuple(task.id for task in found))
 
 
 class _PriorityCommand(Command):

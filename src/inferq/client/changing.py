@@ -29,9 +29,10 @@ class Changing(Held):
         body = {"priority": checked_priority(priority)}
         await self.transport.send(post("tasks", task_id(id), "priority", json=body, again=True))
 
-    async def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        await self._each(ids, lambda one: post("tasks", one, "retry"))
+    async def retry(self, *ids: str, priority: int | str | None = None, now: bool = False) -> None:
+        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState, InvalidTask."""
+        body = {"now": now} | ({} if priority is None else {"priority": checked_priority(priority)})
+        await self._each(ids, lambda one: post("tasks", one, "retry", json=body))
 
     async def delete(self, *ids: str) -> None:
         """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""

@@ -19,8 +19,9 @@ class Changing(Life):
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
 
     @abstractmethod
-    async def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
+    async def retry(self, *ids: str, priority: int | str | None = None, now: bool = False) -> None:
+        """Make failed or cancelled tasks wait again, at another priority where one is given. With `now` also those that wait for their
+        time (a delay, or the next attempt) are due at once. Raises TaskNotFound, WrongState, InvalidTask."""
 
     @abstractmethod
     async def delete(self, *ids: str) -> None:

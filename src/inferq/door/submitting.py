@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from inferq.door.arguments import Moment, instant_of
 from inferq.door.changing import Changing
 from inferq.door.watching import Watching
@@ -127,6 +129,27 @@ class Submitting(Watching, Changing):
         elif further is not None:
             raise InvalidTask(f"expected a mapping of further fields, got {type(further).__name__}", field="payload")
         return await self.submit(executor, action, model=model, payload=payload, **common)
+
+    async def submit_again(
+        self, id: str, *, model: str | None = None, backend: str | None = None, priority: int | str | None = None
+    ) -> AsyncHandle:
+        """A new task of what another was asked, with another model, backend or priority. It belongs to no batch and has no key, delay or
+        deadline of the first, whose id is in its metadata as `retry_of`. Raises TaskNotFound, InvalidTask, QueueFull."""
+        task = await self.get(id)
+        changed = msgspec.structs.replace(
+            task.spec,
+            priority=task.priority if priority is None else checked_priority(priority),
+            key=None,
+            batch=None,
+            schedule=None,
+            scheduled_at=None,
+            deadline=None,
+            start_deadline=None,
+            metadata={**task.spec.metadata, "retry_of": task.id},
+        )
+        changed.model = task.spec.model if model is None else model
+        changed.backend = task.spec.backend if backend is None else backend
+        return (await self.submit_many([changed]))[0]
 
     async def batch(self, submissions: Iterable[Submission | Mapping[str, Any]]) -> list[TaskResult | TaskError]:
         """Submit all, wait for all; results in order, a failed or cancelled task's error in its place."""

@@ -23,9 +23,10 @@ class Changing(Held):
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
         _raise_first(await self.store.reprioritize(checked_ids([id]), checked_priority(priority), self._clock.read()))
 
-    async def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        _raise_first(await self.store.retry(checked_ids(ids), self._clock.read()))
+    async def retry(self, *ids: str, priority: int | str | None = None, now: bool = False) -> None:
+        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState, InvalidTask."""
+        level = None if priority is None else checked_priority(priority)
+        _raise_first(await self.store.retry(checked_ids(ids), self._clock.read(), priority=level, due=now))
 
     async def delete(self, *ids: str) -> None:
         """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""

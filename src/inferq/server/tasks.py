@@ -34,7 +34,7 @@ from inferq.server.route import Route, route
 from inferq.store import Cursor, Filter, checked_cursor
 from inferq.task import ShownAttempt, ShownResult, State, Submission, Task, new_id, priority_number
 from inferq.waiting import Waiting
-from inferq.wire.native import Listing, PriorityBody, ReasonBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
+from inferq.wire.native import Listing, PriorityBody, ReasonBody, RetryBody, ScopeBody, SubmitBody, Submitted, TaskView, task_view
 
 Wait = Annotated[float, Meta(ge=0, le=300, description="Seconds to wait for the end of the task, within `server.max_wait`.")]
 _clock: Final = SystemClock()
@@ -256,11 +256,24 @@ async def cancel(call: Call) -> Reply:
     return await _change(call, partial(call.queue.cancel, reason=call.body.reason))
 
 
-@route("POST", "/api/tasks/{id}/retry", role="submit", returns={200: TaskView}, errors=(TaskNotFound, WrongState))
+@route(
+    "POST",
+    "/api/tasks/{id}/retry",
+    role="submit",
+    body=RetryBody,
+    optional=True,
+    returns={200: TaskView},
+    errors=(TaskNotFound, WrongState, InvalidTask),
+    examples={"urgent": {"priority": "high"}, "now": {"now": True}},
+)
 async def retry(call: Call) -> Reply:
-    """Make a failed or cancelled task wait again."""
+    """Make a failed or cancelled task wait again, at another priority where one is given; with `now` also one that waits for its time."""
     authorise_again(call.principal, await _task(call))
-    return await _change(call, call.queue.retry)
+    body: RetryBody = call.body
+    level = None if body.priority is None else checked_priority(body.priority)
+    if level is not None:
+        check_priority(call.principal, level)
+    return await _change(call, partial(call.queue.retry, priority=level, now=body.now))
 
 
 @route(

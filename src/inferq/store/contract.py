@@ -94,8 +94,9 @@ class Store(BatchStore, Protocol):
         """Move waiting tasks to the flow of that priority, keeping their sequence numbers. Running or final ones get WrongState."""
         ...
 
-    async def retry(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
+    async def retry(self, ids: Sequence[str], now: Now, *, priority: int | None = None, due: bool = False) -> list[WrongState | None]:
         """Make failed or cancelled tasks pending again, with their sequence numbers, a fresh retry budget and without their deadlines.
+        A `priority` moves them there too. With `due` scheduled ones whose batch is not held are pending as well, as they are.
         A `reset` record takes the place of the `end` in its log. (Here and in `cancel`, an id given twice counts once.)"""
         ...
 

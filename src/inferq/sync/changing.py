@@ -16,9 +16,9 @@ class Changing(Life[D]):
         """Move a waiting task. Raises TaskNotFound, WrongState, InvalidTask."""
         self.call(self.asynchronous.set_priority(id, priority))
 
-    def retry(self, *ids: str) -> None:
-        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState."""
-        self.call(self.asynchronous.retry(*ids))
+    def retry(self, *ids: str, priority: int | str | None = None, now: bool = False) -> None:
+        """Make failed or cancelled tasks wait again. Raises TaskNotFound, WrongState, InvalidTask."""
+        self.call(self.asynchronous.retry(*ids, priority=priority, now=now))
 
     def delete(self, *ids: str) -> None:
         """Remove ended tasks with their results; there is no undo. Raises TaskNotFound, WrongState (of the first that has not ended)."""

@@ -88,6 +88,10 @@ class Submitting(Asking[D], Watching[D], Changing[D]):
         """A chat; a text is one message of the user. `common` is everything `submit` takes."""
         return Handle(self, self.call(self.asynchronous.chat(model, messages, system=system, executor=executor, **common)).id)
 
+    def submit_again(self, id: str, *, model: str | None = None, backend: str | None = None, priority: int | str | None = None) -> Handle:
+        """A new task of what another was asked, with another model, backend or priority. See `AsyncDoor.submit_again`."""
+        return Handle(self, self.call(self.asynchronous.submit_again(id, model=model, backend=backend, priority=priority)).id)
+
     def generate(
         self,
         model: str,

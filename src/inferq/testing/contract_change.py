@@ -159,6 +159,26 @@ class ChangeContract(ContractBase):
         assert isinstance(await here.retry(id), WrongState)
         assert await here.seen() == before
 
+    async def test_a_retried_task_may_go_on_at_another_priority_in_the_same_commit(self, here: Peer) -> None:
+        first = await here.ended(State.FAILED, new_task())
+        second = await here.add_one(new_task(priority=7))
+        assert await here.store.retry([first], here.now, priority=9) == [None]
+        assert (await here.task(first)).priority == 9
+        assert [claim.task.id for claim in await here.claim(2)] == [first, second]
+        assert await here.store.check() == []
+
+    async def test_what_waits_for_its_time_is_due_at_once_when_asked_for(self, here: Peer) -> None:
+        late = await here.add_one(new_task(due=here.now.wall + 60_000))
+        again = await here.add_one()
+        await here.finish(await here.claim_one(), Outcome.retry(here.now.wall + 60_000, code="timeout", error="slow"))
+        held = await in_state(here, State.PENDING)
+        got = await here.store.retry([late, again, held], here.now, priority=9, due=True)
+        assert got[:2] == [None, None]
+        assert isinstance(got[2], WrongState)
+        assert (await here.task(again)).failures == 1, "its budget goes on: it has not failed"
+        assert {claim.task.id for claim in await here.claim(2)} == {late, again}
+        assert await here.store.check() == []
+
     # ── many ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def test_each_of_many_gets_its_own_answer(self, here: Peer) -> None:

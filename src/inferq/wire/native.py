@@ -282,6 +282,13 @@ class ReasonBody(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=2000)] = ""
 
 
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Optional body of POST /api/tasks/{id}/retry. `now`: a scheduled task, too, is due at once."""
+
+    priority: Priority | None = None
+    now: bool = False
+
+
 class ScopeBody(msgspec.Struct, forbid_unknown_fields=True):
     """Optional body of POST /api/pause and /api/resume: `*` for all, else a lane such as `ollama/qwen3`."""
 
@@ -355,6 +362,7 @@ __all__ = [
     "PriorityBody",
     "Problem",
     "ReasonBody",
+    "RetryBody",
     "ScopeBody",
     "StatsView",
     "StatusView",

@@ -8,7 +8,7 @@ import msgspec
 
 from inferq.clock import Now
 from inferq.errors import InferqError, TaskNotFound, WrongState
-from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskDeleted, TaskRetried
+from inferq.events import PriorityChanged, QueuePaused, QueueResumed, TaskCancelled, TaskDeleted, TaskRetried, TaskStaged
 from inferq.executor import Chunk
 from inferq.store import Grown
 from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, PENDING, RUNNING, SCHEDULED, STATES, Row, decode_spec, encode
@@ -97,22 +97,31 @@ def reprioritize(tx: Transaction, calls: Sequence[MoveCall]) -> list[Reply]:
     return [run(*call) for call in calls]
 
 
-RetryCall = tuple[Sequence[str], Now]
+RetryCall = tuple[Sequence[str], Now, int | None, bool]
 
 
 def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
-    """Failed or cancelled tasks wait again: same place, fresh retry budget, the deadlines that may have killed them gone."""
+    """Failed or cancelled tasks wait again: same place, fresh retry budget, the deadlines that may have killed them gone. With a priority
+    they move to it; with `due` those that wait for their time are due now."""
 
-    def run(ids: Sequence[str], now: Now) -> Reply:
+    def run(ids: Sequence[str], now: Now, priority: int | None, due: bool) -> Reply:
         again: set[str] = set()
 
         def one(id: str, row: Row) -> WrongState | None:
             seq, flow, state, attempt, _, size, _, batch = row
             if id in again:
                 return None
-            if state not in (FAILED, CANCELLED):
-                return _wrong(id, state, "failed or cancelled")
+            parked = due and state == SCHEDULED and not tx.holds(batch)
+            if state not in (FAILED, CANCELLED) and not parked:
+                return _wrong(id, state, "failed, cancelled or scheduled" if due else "failed or cancelled")
             again.add(id)
+            flow = _at_priority(tx, seq, id, flow, priority, now)
+            if parked:
+                tx.execute(SQL["staged"], (seq,))
+                tx.moved(SCHEDULED, PENDING, size=size)
+                tx.enter(flow, seq)
+                tx.events.append(TaskStaged(0, now.wall, id))
+                return None
             grown = _without_deadlines(tx, seq)
             _reopen_stream(tx, seq, id, attempt)
             tx.execute(SQL["again"], (seq,))
@@ -134,6 +143,17 @@ def retry(tx: Transaction, calls: Sequence[RetryCall]) -> list[Reply]:
         return _each(tx, ids, one)
 
     return [run(*call) for call in calls]
+
+
+def _at_priority(tx: Transaction, seq: int, id: str, flow: int, priority: int | None, now: Now) -> int:
+    """The flow of that priority, to which a task that stands in none is moved."""
+    key = tx.known_key(flow)
+    if priority is None or key.priority == priority:
+        return flow
+    target = tx.flow_id(msgspec.structs.replace(key, priority=priority))
+    tx.execute(SQL["move"], (target, seq))
+    tx.events.append(PriorityChanged(0, now.wall, id, key.priority, priority))
+    return target
 
 
 def _reopen_stream(tx: Transaction, seq: int, id: str, attempt: int) -> None:

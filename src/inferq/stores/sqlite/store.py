@@ -9,11 +9,11 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -27,7 +27,6 @@ from inferq.query import Search
 from inferq.store import (
     Ahead,
     Change,
-    Compacted,
     Counts,
     Cursor,
     Executed,
@@ -40,7 +39,8 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import arrivals, audit, changes, compacting, files, finishing, limits, listing, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, files, finishing, limits, listing, reads, records, upkeep, verbs
+from inferq.stores.sqlite.archive_store import ArchiveVerbs
 from inferq.stores.sqlite.batch_store import BatchVerbs
 from inferq.stores.sqlite.conditions import Flows
 from inferq.stores.sqlite.instances import Instances
@@ -49,17 +49,12 @@ from inferq.stores.sqlite.writer import Command, Delivery, Verb, Writer
 from inferq.task import AttemptRecord, Claim, FlowKey, Head, NewTask, Outcome, State, Task, TaskResult
 from inferq.timing import Spent, Times
 
-if TYPE_CHECKING:
-    from inferq.archive import Item
-
 T = TypeVar("T")
 
 SWITCH_INTERVAL: Final = 0.0001
 """Seconds. With Python's default (5 ms) a writer thread starves behind a busy event loop: commits took 1,052 ms at 95 % load, 2.4 ms
 with this (see benchmarks). It is set once for the process when the first store opens, and only ever lowered."""
 
-_BITE: Final = 1 << 20
-"""Bytes of an archive that are made at a time."""
 _forks = 0
 
 
@@ -71,7 +66,7 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class SQLiteStore(BatchVerbs):
+class SQLiteStore(BatchVerbs, ArchiveVerbs):
     """Open with `inferq.stores.open_store`; belongs to the event loop that opened it."""
 
     def __init__(self, path: str, durability: files.Durability, *, clock: Clock, lease: float, lost_limit: int) -> None:
@@ -199,8 +194,8 @@ class SQLiteStore(BatchVerbs):
         errors: list[WrongState | None] = await self._call(changes.reprioritize, (ids, priority, now))
         return errors
 
-    async def retry(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
-        errors: list[WrongState | None] = await self._call(changes.retry, (ids, now))
+    async def retry(self, ids: Sequence[str], now: Now, *, priority: int | None = None, due: bool = False) -> list[WrongState | None]:
+        errors: list[WrongState | None] = await self._call(changes.retry, (ids, now, priority, due))
         return errors
 
     async def delete(self, ids: Sequence[str], now: Now) -> list[WrongState | None]:
@@ -326,48 +321,11 @@ class SQLiteStore(BatchVerbs):
 
         return stop
 
-    async def export(self, *, keys: bool = False) -> AsyncGenerator[bytes]:
-        from inferq.stores.sqlite import archive
-
-        source = await self._ask(files.moment)
-        try:
-            made = archive.lines(source, keys=keys)
-            while bite := await asyncio.to_thread(self._bite, made):
-                yield bite
-        finally:
-            await asyncio.to_thread(source.close)
-
-    def _bite(self, made: Iterator[bytes]) -> bytes:
-        """Some lines together."""
-        size, found = 0, list[bytes]()
-        try:
-            for line in made:
-                found.append(line)
-                size += len(line)
-                if size >= _BITE:
-                    break
-        except sqlite3.Error as error:
-            raise files.named(error, self._path) from error
-        except msgspec.DecodeError as error:
-            raise StoreDamaged(f"what {self._path} holds cannot be read ({error}); see `inferq db check`, or restore a backup") from error
-        return b"".join(found)
-
-    async def restore(self, items: Sequence[Item], now: Now, *, dry_run: bool = False) -> list[bool | str]:
-        from inferq.stores.sqlite import archive
-
-        taken: list[bool | str] = await self._call(archive.restore, (items, now, dry_run))
-        return taken
-
     async def backup(self, path: Path) -> None:
         await self._ask(partial(files.copy_to, path=path))
 
     async def check(self) -> list[str]:
         return await self._ask(files.problems)
-
-    async def compact(self, *, dry_run: bool = False) -> Compacted:
-        # By the writer, between two commits: nobody here can be in its way.
-        found: Compacted = await self._call(None, partial(compacting.compact, path=self._path, dry_run=dry_run))
-        return found
 
     async def stats(self) -> StoreStats:
         def ask(db: sqlite3.Connection) -> StoreStats:
