@@ -14,6 +14,11 @@ NOTICE: Final = "worker"
 """Kind of the records that hold workers' notices, by the instance's name."""
 
 
+def plain_name(model: str) -> str:
+    """A model's name as lists are compared: Ollama's `:latest` is what no tag means."""
+    return model.removesuffix(":latest")
+
+
 class Switch(msgspec.Struct, frozen=True):
     """What people ordered of a backend, obeyed by every process until it is enabled again. `at` is Unix milliseconds."""
 
@@ -72,6 +77,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     backends: tuple[BackendView, ...] = ()
     overflows: bool = True
     """Whether remote backends take whatever local ones have no free slot for."""
+    fallback: bool = True
+    """Whether local backends take what asked for a remote one while none is open."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from inferq.backend import BackendView, Notice
+from inferq.backend import BackendView, Notice, plain_name
 from inferq.task import DRAIN, LOCAL, REMOTE, State, Task, lane_parts
 
 GateName = Literal[
@@ -208,7 +208,14 @@ def serves(view: BackendView, lane: str) -> bool:
 
 
 def _serving(lane: str, notices: Iterable[Notice]) -> list[tuple[Notice, BackendView]]:
-    return [(notice, view) for notice in notices for view in notice.backends if serves(view, lane)]
+    """Those that each worker would choose among: where some are known to have the model, none that listed others only."""
+    model, wish = plain_name(lane_parts(lane)[1]), lane_parts(lane)[2]
+    found: list[tuple[Notice, BackendView]] = []
+    for notice in notices:
+        able = [view for view in notice.backends if serves(view, lane) and (view.remote or wish != REMOTE or notice.fallback)]
+        having = [view for view in able if view.listed or model in view.models]
+        found += [(notice, view) for view in able if not having or view in having or not view.models]
+    return found
 
 
 def _usable(lane: str, facts: Facts) -> list[tuple[Notice, BackendView]]:

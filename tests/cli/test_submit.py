@@ -56,10 +56,10 @@ def test_every_task_option_is_kept(cli: Any) -> None:
 
 
 def test_a_wish_for_a_remote_backend_or_a_local_one_is_kept(cli: Any) -> None:
-    wishes = {"--remote": True, "--local": False}
+    wishes = {"--remote": True, "--no-remote": False}
     made = {flag: cli("submit", "chat", "--executor", "echo", "--model", "m", "hi", flag, "-q").out.strip() for flag in wishes}
     assert {flag: cli("show", made[flag], "-o", "json").json["remote"] for flag in wishes} == wishes
-    assert cli("show", made["--local"], "-o", "json").json["lane"] == "echo@:local/m"
+    assert cli("show", made["--no-remote"], "-o", "json").json["lane"] == "echo@:local/m"
 
 
 def test_a_delayed_task_is_scheduled(cli: Any) -> None:

@@ -62,6 +62,24 @@ def test_of_several_closed_backends_the_one_that_opens_first_speaks_and_the_othe
     assert explain(task(), facts(*views)).reason == "b is down since 2027-01-15T07:59:00Z; closed too: a, gpu"
 
 
+@pytest.mark.parametrize(
+    ("lane", "views", "notice", "words"),
+    [
+        (LANE, (view("has", state="down", models=("m",)), view("other", models=("x",))), {}, "has is down"),
+        (LANE, (view("has", state="down", models=("m",)), view("unknown")), {}, "a slot is free"),
+        (LANE, (view("other", models=("x",)),), {}, "a slot is free"),
+        (lane_of("k", "m:latest"), (view("has", state="down", models=("m",)), view("other", models=("x",))), {}, "has is down"),
+        (lane_of("k", "m", remote=True), (view("far", remote=True, state="down"), view("near")), {}, "a slot is free"),
+        (lane_of("k", "m", remote=True), (view("far", remote=True, state="down"), view("near")), {"fallback": False}, "far is down"),
+    ],
+)
+def test_only_backends_that_a_worker_would_choose_among_count(
+    lane: str, views: tuple[BackendView, ...], notice: dict[str, Any], words: str
+) -> None:
+    known = Facts(now=NOW, notices=(Notice(worker="w", slots=4, backends=views, **notice),))
+    assert words in explain(task(lane=lane), known).reason
+
+
 def test_what_does_not_wait_says_so() -> None:
     for state in (State.RUNNING, State.COMPLETED, State.FAILED, State.CANCELLED):
         found = explain(task(state), facts())

@@ -84,7 +84,7 @@ def _wait(*names: str, **attrs: Any) -> Callable[[Callable[..., Any]], Callable[
 )
 @_task("--executor", default="", metavar="NAME", help="What speaks to the backend, for lines that do not say.")
 @_task("--backend", metavar="NAME", help="Only this configured backend.")
-@_task("--remote/--local", default=None, help="On a remote backend where one is open; never on a remote one.")
+@_task("--remote/--no-remote", default=None, help="On a remote backend where one is open; never on a remote one.")
 @_task("--option", "options", type=PAIR, multiple=True, metavar="K=V", help="A model option for lines that set none.")
 @_task("--max-tokens", type=click.IntRange(min=1), metavar="N", help="At most so many tokens of answer, for lines that set no options.")
 @_task("--tag", "tags", multiple=True, metavar="TAG", help="A tag for lines that have none.")

@@ -32,7 +32,7 @@ _OPTIONS = (
     ),
     _option("--executor", metavar="NAME", help="What speaks to the backend: `inferq executors` lists them."),
     _option("--backend", metavar="NAME", help="Only this configured backend."),
-    _option("--remote/--local", default=None, help="On a remote backend where one is open; never on a remote one."),
+    _option("--remote/--no-remote", default=None, help="On a remote backend where one is open; never on a remote one."),
     _option(
         "--option", "options", type=PAIR, multiple=True, metavar="K=V", help="A model option such as temperature=0.2; V is JSON or text."
     ),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from inferq.backend import BackendState, BackendView, BreakerView, GateView, Switch
+from inferq.backend import BackendState, BackendView, BreakerView, GateView, Switch, plain_name
 from inferq.breaker import COUNTED, Breaker, BreakerPolicy, Gate
 from inferq.clock import Now
 from inferq.config import BackendSettings
@@ -29,11 +29,6 @@ _MADE_FROM: Final = ("name", "executor", "settings", "over_http")
 @lru_cache(maxsize=4096)
 def model_of(lane: str) -> str:
     return lane_parts(lane)[1]
-
-
-def plain_name(model: str) -> str:
-    """A model's name as lists are compared: Ollama's `:latest` is what no tag means."""
-    return model.removesuffix(":latest")
 
 
 class Backend:

@@ -111,7 +111,14 @@ class Board:
         """How this process stands this moment."""
         now, loop_now = self._clock.read(), self._loop.time()
         views = tuple(backend.view(now, loop_now) for backend in self._backends)
-        return Notice(worker=self._store.instance, slots=self.slots, backends=views, overflows=self._backends.rules.policy == "overflow")
+        rules = self._backends.rules
+        return Notice(
+            worker=self._store.instance,
+            slots=self.slots,
+            backends=views,
+            overflows=rules.policy == "overflow",
+            fallback=rules.fallback_to_local,
+        )
 
     async def _post(self) -> None:
         now = self._clock.read()

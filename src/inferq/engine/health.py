@@ -8,9 +8,10 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from inferq.backend import plain_name
 from inferq.clock import Clock
 from inferq.config import DEFAULT_BACKENDS, HealthSettings
-from inferq.engine.backend import Backend, plain_name
+from inferq.engine.backend import Backend
 from inferq.engine.backends import Backends
 from inferq.executor import Executor, Health
 
