@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import time
@@ -41,7 +42,8 @@ TOLERANCE: Final = 300.0
 """Seconds by which a message's time may differ from the receiver's."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.+", re.DOTALL)
+_REFERENCE: Final = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.+|credential:[A-Za-z0-9_.-]+", re.DOTALL)
+_FILE: Final = "file:"
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 _OURS: Final = frozenset({"host", "content-length", "content-type", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 _SECRET: Final = "whsec_"  # noqa: S105 - the prefix of secrets, not one
@@ -52,7 +54,8 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Webhook(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What is stored. `secret` is the secret itself or a reference (`${NAME}`, `file:/path`) that the delivering process resolves.
+    """What is stored. `secret` is the secret itself or a reference (`${NAME}`, `file:NAME`, `credential:NAME`) that the delivering process
+    resolves.
 
     Events after the log's position `since` are delivered. `failing_since` (Unix milliseconds) is set while deliveries fail.
     """
@@ -146,6 +149,11 @@ class Delivery(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     finished: int | None = None
 
 
+def is_file(secret: str) -> bool:
+    """Whether it names a file that holds the secret."""
+    return secret.startswith(_FILE)
+
+
 def is_reference(secret: str) -> bool:
     """Whether it names where a secret is, instead of being one."""
     return _REFERENCE.fullmatch(secret) is not None
@@ -211,14 +219,26 @@ def check_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     return dict(headers)
 
 
-def check_secret(secret: Any) -> str:
-    """Raises InvalidTask for what is neither a secret nor a reference to one; the message never repeats it."""
+def check_secret(secret: Any, folder: str) -> str:
+    """Raises InvalidTask for what is neither a secret nor a reference to one, nor to a file in `folder`; the message never repeats it, and
+    says nothing of what is on the disk."""
     if not isinstance(secret, str) or not (_REFERENCE.fullmatch(secret) or _key_of(secret)):
         raise InvalidTask(
-            f"expected whsec_ and {_LEAST} to {_MOST} bytes in base64, or a reference such as ${{OPS_SECRET}} or file:/run/secrets/ops",
+            f"expected whsec_ and {_LEAST} to {_MOST} bytes in base64, or a reference such as ${{OPS_SECRET}}, file:ops or credential:ops",
             field="secret",
         )
+    if is_file(secret):
+        secret_file(secret, folder)
     return str(secret)
+
+
+def secret_file(reference: str, folder: str) -> str:
+    """The path that a reference `file:NAME` means. Raises InvalidTask for one outside of the folder, whatever is there."""
+    root = os.path.normpath(folder)
+    path = os.path.normpath(os.path.join(root, reference.removeprefix(_FILE)))
+    if "\0" in path or os.path.commonpath((root, path)) != root or path == root:
+        raise InvalidTask(f"expected a file in {root} (webhooks.secret_dir), got one in another place", field="secret")
+    return path
 
 
 def new_secret() -> str:

@@ -133,10 +133,10 @@ def test_headers_that_cannot_be_sent_are_refused(wrong: Any) -> None:
 @pytest.mark.parametrize("secret", ["", "hunter2", "whsec_", "whsec_!!!!", "whsec_QUFB", "$OPS", None])
 def test_a_wrong_secret_is_refused_and_not_repeated(secret: Any) -> None:
     with pytest.raises(InvalidTask) as refused:
-        check_secret(secret)
+        check_secret(secret, "/run/secrets")
     assert "hunter2" not in str(refused.value)
-    for fine in (SECRET, "${OPS_SECRET}", "file:/run/secrets/ops", new_secret()):
-        assert check_secret(fine) == fine
+    for fine in (SECRET, "${OPS_SECRET}", "file:/run/secrets/ops", "file:ops", "file:team/ops", "credential:ops", new_secret()):
+        assert check_secret(fine, "/run/secrets") == fine
 
 
 # ── which events ────────────────────────────────────────────────────────────────────────────────────────────────────

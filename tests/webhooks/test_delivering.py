@@ -12,7 +12,7 @@ from aiohttp import web
 
 from inferq import AsyncQueue, State
 from inferq.clock import SystemClock
-from inferq.errors import WrongState
+from inferq.errors import InvalidTask, WrongState
 from inferq.events import WebhookDelivered, WebhookFailed
 from inferq.store import RecordPut
 from inferq.testing import wait_until
@@ -275,6 +275,45 @@ async def test_a_new_secret_signs_from_now_on_and_a_reference_is_resolved_where_
 
     verify_webhook(one[1], one[0], first.secret)
     verify_webhook(two[1], two[0], [first.secret, "whsec_" + "QUFB" * 12])
+
+
+SECRET_TEXT = "whsec_" + "QUFB" * 12
+
+
+async def test_a_secret_in_the_folder_for_them_signs(opened: Any, receiver: Any, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "ops").write_text(SECRET_TEXT + "\n")
+    queue = await opened(secret_dir=str(tmp_path / "secrets"))
+    made = await queue.webhooks.put("ops", url=receiver.url, events=["task.completed"], secret="file:ops")
+    assert made.webhook.secret_from == "file:ops"
+    await (await queue.submit(**ASKED)).result()
+    await ended(queue, "ops", 1)
+    assert len(receiver.messages(SECRET_TEXT)) == 1
+
+
+async def test_a_reference_tells_nothing_of_what_is_on_the_disk(
+    opened: Any, receiver: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (tmp_path / "there").write_text(SECRET_TEXT)
+    (folder / "link").symlink_to(tmp_path / "there")
+    (folder / "text").write_text("no secret of ours")
+    queue = await opened(secret_dir=str(folder), max_retries=0)
+    for outside in (tmp_path / "there", tmp_path / "not there", "../there", "../gone", f"{folder}/../there", "/etc/passwd", "/", "."):
+        with pytest.raises(InvalidTask, match=rf"expected a file in {folder} \(webhooks.secret_dir\), got one in another place"):
+            await queue.webhooks.put("ops", url=receiver.url, secret=f"file:{outside}")
+    errors = set()
+    for secret in ("file:link", "file:gone", "file:text", "${HOME}", "${INFERQ_NOT_THERE}", "credential:ops"):
+        await queue.webhooks.put("ops", url=receiver.url, events=["batch.finished"], secret=secret)
+        tried = await queue.webhooks.test("ops")
+        await queue.wait(tried.id)
+        errors.add((await queue.webhooks.delivery(tried.id)).error)
+    assert errors == {"the secret of webhook 'ops' cannot be used by the process that delivers; its log says why"}
+    assert receiver.got == []
+    said = [record.error for record in caplog.records if record.message == "webhook.secret_unusable"]
+    assert len(said) == 6
+    assert all("AAA" not in error and SECRET_TEXT not in error for error in said)
 
 
 async def test_a_removed_webhook_tells_nothing_more(opened: Any, receiver: Any) -> None:

@@ -98,7 +98,9 @@ _DELIVERY_COLUMNS = [
 @click.argument("address", metavar="URL")
 @click.option("--event", "events", multiple=True, type=NAMES, help="Types or patterns such as task.* (default: all).")
 @click.option("--query", default="", help="Of tasks' events only those that pass this filter; docs/filters.md has the language.")
-@click.option("--secret", help="whsec_…, or a reference (${NAME}, file:/path) that the delivering process resolves; else one is made.")
+@click.option(
+    "--secret", help="whsec_…, or ${NAME}, file:NAME or credential:NAME, which the delivering process resolves; else one is made."
+)
 @click.option("--header", "headers", multiple=True, type=HEADER, help="Sent with every message.")
 @click.option("--disabled", is_flag=True, help="Tell it nothing yet.")
 @output_options()

@@ -274,10 +274,17 @@ class ServerSettings(Section, frozen=True):
     access_log: Annotated[bool, Meta(description="Log every request (health checks never).")] = False
 
 
+_MOUNTED: Final = "/run/secrets"
+"""Where container engines put what is secret."""
+
+
 class WebhookSettings(Section, frozen=True):
     """How webhooks' messages are delivered. Deliveries have slots of their own, beside the worker's."""
 
     allow_private: Annotated[bool, Meta(description="Whether receivers may be private or loopback addresses.")] = False
+    secret_dir: Annotated[
+        PathText, Meta(description="Folder in which the files lie that a webhook's secret may refer to (`file:NAME`), links followed.")
+    ] = _MOUNTED
     slots: Annotated[Slots, Meta(description="Deliveries that one process makes at the same time.")] = 16
     timeout: Annotated[Seconds, Meta(description="A receiver that has not answered after this time has failed.")] = 10.0
     max_retries: Annotated[

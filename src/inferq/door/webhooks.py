@@ -38,9 +38,9 @@ class WebhooksDoor(ABC):
         """Make a webhook, or make the one of that name so; safe to call at every start. A new one begins with what happens from now on.
 
         `events` are types or patterns such as `task.*` and `batch.finished`; `query` narrows events of tasks with a filter
-        (docs/filters.md). `secret` is `whsec_…` or a reference (`${NAME}`, `file:/path`) that the delivering process resolves; without
-        one a new webhook gets a random one, told in the answer this once, and an old one keeps its own. Raises InvalidTask,
-        InvalidQuery, Conflict (it exists, and `replace` is False).
+        (docs/filters.md). `secret` is `whsec_…` or a reference (`${NAME}`, `file:NAME`, `credential:NAME`) that the delivering process
+        resolves; without one a new webhook gets a random one, told in the answer this once, and an old one keeps its own. Raises
+        InvalidTask, InvalidQuery, Conflict (it exists, and `replace` is False).
         """
 
     @abstractmethod

@@ -161,7 +161,9 @@ class Courier:
             await self._open()
 
     async def _open(self) -> None:
-        self._executor = WebhookExecutor(self, allow_private=self._set.allow_private, timeout=self._set.timeout)
+        self._executor = WebhookExecutor(
+            self, allow_private=self._set.allow_private, timeout=self._set.timeout, secret_dir=self._set.secret_dir
+        )
         self._backends = Backends([Backend(self._executor, kind=EXECUTOR)])
         policy = RetryPolicy(self._set.max_retries, self._set.initial_delay, self._set.max_delay, self._set.backoff_factor)
         self._worker = Worker(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
-from inferq.config.references import expand
-from inferq.errors import ConfigError, ExecutorError, InvalidSignature, Reject, RetryLater, Unavailable
+from inferq.config.references import expand, read_secret
+from inferq.errors import ConfigError, ExecutorError, InvalidSignature, InvalidTask, Reject, RetryLater, Unavailable
 from inferq.executor import Answer, Call, Executor
 from inferq.executors.addresses import is_public
 from inferq.net import HttpClient, ReplyStream, origin_of
-from inferq.webhook import ACTION, EXECUTOR, Webhook, sign
+from inferq.webhook import ACTION, EXECUTOR, Webhook, is_file, secret_file, sign
 from inferq.wire.failures import retry_after
+
+log: Final = logging.getLogger("inferq.webhooks")
 
 _GONE: Final = 410
 _BUSY: Final = frozenset({429, 503})
@@ -39,10 +42,11 @@ class WebhookExecutor(Executor):
     required: ClassVar[Mapping[str, tuple[str, ...]]] = {ACTION: ("webhook", "message", "body")}
     description = "Delivers webhooks; the queue starts it by itself."
 
-    def __init__(self, hooks: Hooks, *, allow_private: bool, timeout: float) -> None:
+    def __init__(self, hooks: Hooks, *, allow_private: bool, timeout: float, secret_dir: str) -> None:
         super().__init__(EXECUTOR)
         self._hooks = hooks
         self._timeout = timeout
+        self._secret_dir = secret_dir
         self._client = HttpClient(connect_timeout=timeout, guard=None if allow_private else _public_only)
         self.statuses: dict[str, int] = {}
         """The HTTP status that each delivered task got, until its end is told."""
@@ -72,7 +76,7 @@ class WebhookExecutor(Executor):
 
     async def _deliver(self, hook: Webhook, call: Call) -> int:
         body = str(call.payload["body"]).encode()
-        headers = {**hook.headers, **_signed(hook, str(call.payload["message"]), body)}
+        headers = {**hook.headers, **_signed(hook, str(call.payload["message"]), body, self._secret_dir)}
         origin = origin_of(hook.url)
         try:
             async with (
@@ -91,20 +95,32 @@ class _GoneError(Reject):
     """The receiver answered 410."""
 
 
-def _signed(hook: Webhook, message: str, body: bytes) -> dict[str, str]:
+def _signed(hook: Webhook, message: str, body: bytes, secret_dir: str) -> dict[str, str]:
     stamp = int(time.time())
     try:
-        secret = expand(hook.secret, env=os.environ, base=Path.cwd(), home=Path.home()).text
-        signature = sign(secret, message, stamp, body)
-    except (ConfigError, InvalidSignature) as error:
-        # It may be mended without making the message anew.
-        raise Unavailable(f"the secret of webhook {hook.name!r} cannot be used here: {error}", failure="auth", sent=False) from None
+        signature = sign(_secret_of(hook, secret_dir), message, stamp, body)
+    except (ConfigError, InvalidTask, InvalidSignature) as error:
+        # Whoever made the webhook must not learn from its error which files and variables there are; it may be mended without making
+        # the message anew.
+        log.warning("webhook.secret_unusable", extra={"webhook": hook.name, "error": str(error)})
+        said = f"the secret of webhook {hook.name!r} cannot be used by the process that delivers; its log says why"
+        raise Unavailable(said, failure="auth", sent=False) from None
     return {
         "content-type": "application/json",
         "webhook-id": message,
         "webhook-timestamp": str(stamp),
         "webhook-signature": signature,
     }
+
+
+def _secret_of(hook: Webhook, secret_dir: str) -> str:
+    """Raises ConfigError or InvalidTask."""
+    secret = hook.secret
+    if is_file(secret):
+        # Judged again where it is opened: links may have come, and another process's folder may be another one.
+        root, path = os.path.realpath(secret_dir), os.path.realpath(secret_file(secret, secret_dir))
+        return read_secret(Path(secret_file(f"file:{path}", root)))
+    return expand(secret, env=os.environ, base=Path(secret_dir), home=Path.home()).text
 
 
 def _refusal(reply: ReplyStream, origin: str) -> ExecutorError:

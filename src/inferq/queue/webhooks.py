@@ -72,7 +72,7 @@ class LocalWebhooks(WebhooksDoor):
             events=check_events([events] if isinstance(events, str) else events),
             query=query.strip(),
             headers=check_headers(headers or {}),
-            secret=new_secret() if secret is None else check_secret(secret),
+            secret=new_secret() if secret is None else check_secret(secret, self._set.secret_dir),
             enabled=enabled,
             since=await self._store.last_event(),
             created=now.wall,

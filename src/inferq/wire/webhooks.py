@@ -13,7 +13,9 @@ from msgspec import Meta
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Url = Annotated[str, Meta(max_length=2000, description="http:// or https://, without credentials")]
 Events = Annotated[tuple[str, ...], Meta(min_length=1, max_length=50, description="Types or patterns such as task.* and batch.finished")]
-Secret = Annotated[str, Meta(max_length=500, description="whsec_ and base64, or a reference such as ${NAME} or file:/path; left out: made")]
+Secret = Annotated[
+    str, Meta(max_length=500, description="whsec_ and base64, or a reference: ${NAME}, file:NAME, credential:NAME; left out: made")
+]
 Headers = Annotated[dict[str, str], Meta(max_length=50)]
 
 
