@@ -1,6 +1,6 @@
 """Connections to one server: made when needed, kept for reuse, closed when their answer is not read to its end.
 
-Chosen by measurement (ARCHITECTURE.md): it starts in 3 ms where the engine's client needs 150, which a command line feels, and costs a
+Chosen by measurement (docs/decisions.md): it starts in 3 ms where the engine's client needs 150, which a command line feels, and costs a
 sixth of its CPU a call. What goes wrong is told apart by what matters to whoever may ask again: the request surely never left
 (ConnectFailed), it left and the answer is missing (ConnectionLost, RequestTimeout), or what came is no HTTP (ProtocolError).
 

@@ -1,5 +1,10 @@
 """Configuration: one frozen tree, read from files, environment and arguments, which can say where each value came from.
 
+A setting's way: `settings.py` is the tree, `key.py` the table of keys that is read off it. `files.py` and `entries.py` turn files,
+variables and arguments into entries with their source, `legacy.py` and `remote_scheduling.py` those of the forerunners; `loading.py`
+merges them and collects every mistake. `reload.py` says which keys a running process takes over. `reference.py`, `schema.py` and
+`template.py` write the table for people, editors and the first file.
+
 Names load on first use: whoever asks a server needs a few of them only, and its start is what a command line feels.
 """
 

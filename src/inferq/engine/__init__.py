@@ -1,4 +1,10 @@
-"""Turns waiting tasks into outcomes: wires the worker, its backends and the upkeep of one process."""
+"""Turns waiting tasks into outcomes: wires the worker, its backends and the upkeep of one process.
+
+A claim's way: `worker.py` chooses and claims; `attempt.py` runs it on a `backend.py`, checks what the executor hands over (`handed.py`)
+and judges what it raises (`verdict.py`); `aftermath.py` turns its end into gates, breakers and the next backend (`backends.py`);
+`reporter.py` takes chunks and outcomes to the store. Beside them `health.py` watches backends, `board.py` obeys switches and posts how
+they stand, and `upkeep.py`, `ticker.py` and `courier.py` do what is due.
+"""
 
 from __future__ import annotations
 
