@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 
 from inferq.backend import BackendView, Notice, plain_name
-from inferq.task import DRAIN, LOCAL, REMOTE, State, Task, lane_parts
+from inferq.task import DRAIN, LOCAL, REMOTE, State, Task, is_paused, lane_parts
 
 GateName = Literal[
     "paused",
@@ -140,8 +140,9 @@ def _gate(task: Task, facts: Facts) -> tuple[GateName, str, int | None]:
     lane = task.flow.lane
     if DRAIN in facts.paused:
         return "paused", "the queue is drained: no task starts until `inferq resume`", None
-    if "*" in facts.paused or lane in facts.paused:
-        return "paused", f"paused: claims are stopped for {'all lanes' if '*' in facts.paused else 'lane ' + lane}", None
+    if is_paused(lane, facts.paused):
+        what = "all lanes" if "*" in facts.paused else f"lane {lane}" if lane in facts.paused else f"model {lane_parts(lane)[1]}"
+        return "paused", f"paused: claims are stopped for {what}", None
     if not facts.notices:
         return "no_worker", "no worker is running on this store; start one with `inferq work`", None
     serving = _serving(lane, facts.notices)
@@ -254,7 +255,7 @@ def _competing(lane: str, facts: Facts) -> Sequence[str]:
     shared = any(view.slots is None for _, view in _serving(lane, facts.notices))
     found = []
     for other in facts.lanes:
-        if other in facts.paused and other != lane:
+        if other != lane and is_paused(other, facts.paused):
             continue
         theirs = {view.name for _, view in _serving(other, facts.notices)}
         if other == lane or (theirs if shared else mine & theirs):

@@ -60,3 +60,29 @@ def test_a_pause_of_one_lane_outlives_a_drain(cli: Cli, home: Path) -> None:
     assert cli("drain", "--timeout", "5s").code == 2
     refused = cli("pause", "drain")
     assert (refused.code, "queue.drain() drains" in refused.err) == (2, True)
+
+
+def test_a_model_or_a_backend_is_paused_by_its_name(cli: Cli, processes: Processes, home: Path) -> None:
+    (home / "inferq.toml").write_text('[backends.one]\nexecutor = "echo"\n[backends.two]\nexecutor = "echo"\n')
+    assert cli("pause", "model", "big", "-q").lines == ["*/big"]
+    assert cli("pause", "backend", "two", "-q").lines == ["*/big", "backend two"]
+    assert cli("pause", "backend", "none").code == 5
+    assert cli("pause", "model").code == 2
+
+    def submit(*more: str) -> str:
+        return str(cli("submit", "chat", "--executor", "echo", "x", "-q", *more).out.strip())
+
+    big, elsewhere, two, free = (
+        submit("--model", "big"),
+        submit("--model", "big", "--backend", "one"),
+        submit("--model", "small", "--backend", "two"),
+        submit("--model", "small"),
+    )
+    processes.start("work")
+    assert cli("wait", free, "--timeout", "20s").code == 0
+    assert [state(cli, id) for id in (big, elsewhere, two)] == ["pending"] * 3
+    assert cli("status", big, "--json=note").json["note"] == "paused: claims are stopped for model big"
+    assert cli("resume", "model", "big", "-q").lines == ["backend two"]
+    assert cli("wait", big, elsewhere, "--timeout", "20s").code == 0
+    assert cli("resume", "backend", "two", "-q").lines == []
+    assert cli("wait", two, "--timeout", "20s").code == 0

@@ -36,7 +36,7 @@ VERBS = {
     "delete": Verb("inferq.cli.change:delete", "Remove ended tasks with their results, for good.", _CHANGE),
     "purge": Verb("inferq.cli.bulk:purge", "Remove ended tasks that are old, with their results.", _CHANGE),
     "operations": Verb("inferq.cli.bulk:operations", "Bulk changes that are or were made.", _CHANGE),
-    "pause": Verb("inferq.cli.change:pause", "Start no more tasks, in all lanes or in one.", _CHANGE),
+    "pause": Verb("inferq.cli.change:pause", "Start no more tasks: none at all, of one lane or model, or on one backend.", _CHANGE),
     "resume": Verb("inferq.cli.change:resume", "Undo a pause or a drain.", _CHANGE),
     "drain": Verb("inferq.cli.drain:drain", "Take the whole queue out of service: no process starts a task.", _CHANGE),
     "batch": Verb("inferq.cli.batch:batch", "Watch and change batches.", _CHANGE),

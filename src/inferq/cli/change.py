@@ -235,16 +235,36 @@ async def _delete(app: App, ids: list[str]) -> None:
     app.end(together(ends))
 
 
-async def _switch(app: App, scope: str, *, paused: bool) -> None:
+async def _switch(app: App, words: tuple[str, ...], *, paused: bool) -> None:
+    kind, name = _what(words)
     async with app.queue() as queue:
-        await (queue.pause(scope) if paused else queue.resume(scope))
+        if kind == "backend":
+            await (queue.backends.disable(name, reason="paused") if paused else queue.backends.enable(name))
+        else:
+            await (queue.pause(name) if paused else queue.resume(name))
         scopes = sorted(await queue.paused())
+        scopes += [f"backend {info.name}" for info in await queue.backends.list() if info.state == "disabled"]
     app.out.records([{"id": scope, "scope": scope} for scope in scopes], [Column("PAUSED", field("scope"))])
     if not scopes:
         say("nothing is paused")
 
 
-_SCOPE_HELP = "SCOPE is a lane as `inferq status` shows it, such as ollama/llama3.2; without it, everything."
+def _what(words: tuple[str, ...]) -> tuple[str, str]:
+    """Whether it is a backend or a scope of the queue, and which. Raises UsageError."""
+    match words:
+        case () | ("queue",):
+            return "scope", "*"
+        case ("backend", name):
+            return "backend", name
+        case ("model", name):
+            return "scope", f"*/{name}"
+        case (lane,) if lane not in ("backend", "model"):
+            return "scope", lane
+    raise click.UsageError(f"expected nothing, a lane, `backend NAME` or `model NAME`, got {' '.join(words)!r}")
+
+
+_SCOPE_HELP = """SCOPE is a lane as `inferq status` shows it, such as ollama/llama3.2; `model NAME` a model in all lanes; `backend NAME` a
+backend, as `inferq backends disable` and `enable` do; without it, or as `queue`, everything."""
 
 
 @click.command(
@@ -252,18 +272,20 @@ _SCOPE_HELP = "SCOPE is a lane as `inferq status` shows it, such as ollama/llama
     examples="""
         inferq pause
         inferq pause ollama/llama3.2
+        inferq pause model llama3.2
+        inferq pause backend gpu-1
     """,
-    exits=(Exit.UNREACHABLE,),
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
     fields=("id", "scope"),
 )
-@click.argument("scope", default="*", metavar="[SCOPE]")
+@click.argument("scope", nargs=-1, metavar="[SCOPE]")
 @output_options()
 @click.pass_obj
-def pause(app: App, scope: str) -> None:
+def pause(app: App, scope: tuple[str, ...]) -> None:
     app.run(_switch(app, scope, paused=True))
 
 
-pause.help = f"""Start no more tasks, in all lanes or in one.
+pause.help = f"""Start no more tasks: none at all, of one lane or model, or on one backend.
 
 Running tasks go on. Prints what is paused now. {_SCOPE_HELP}"""
 
@@ -273,14 +295,15 @@ Running tasks go on. Prints what is paused now. {_SCOPE_HELP}"""
     examples="""
         inferq resume
         inferq resume ollama/llama3.2
+        inferq resume backend gpu-1
     """,
-    exits=(Exit.UNREACHABLE,),
+    exits=(Exit.NOT_FOUND, Exit.UNREACHABLE),
     fields=("id", "scope"),
 )
-@click.argument("scope", default="*", metavar="[SCOPE]")
+@click.argument("scope", nargs=-1, metavar="[SCOPE]")
 @output_options()
 @click.pass_obj
-def resume(app: App, scope: str) -> None:
+def resume(app: App, scope: tuple[str, ...]) -> None:
     app.run(_switch(app, scope, paused=False))
 
 

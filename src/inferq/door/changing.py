@@ -29,7 +29,8 @@ class Changing(Life):
 
     @abstractmethod
     async def pause(self, scope: str = "*") -> None:
-        """Stop claims everywhere, or of one lane such as `ollama/qwen3`. Running tasks go on. Raises InvalidTask."""
+        """Stop claims everywhere, of one lane such as `ollama/qwen3`, or of a model in all lanes: `*/qwen3`. Running tasks go on. Raises
+        InvalidTask."""
 
     @abstractmethod
     async def resume(self, scope: str = "*") -> None:

@@ -16,7 +16,7 @@ from inferq.executor import Executor
 from inferq.executors import found
 from inferq.placement import Rank, Rules, View, rank, shares, wish_of
 from inferq.policy import Heads, Pool
-from inferq.task import REMOTE, Head, lane_parts
+from inferq.task import REMOTE, Head, is_paused, lane_parts
 
 log: Final = logging.getLogger("inferq.backends")
 
@@ -169,7 +169,7 @@ class Backends:
         further: list[Pool] = []
         probed: set[tuple[str, str]] = set()
         for lane in heads.lanes:
-            if lane in paused:
+            if paused and is_paused(lane, paused):
                 continue
             serving = self.serving(lane)
             if len(serving) > 1:

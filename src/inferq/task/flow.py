@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -75,3 +75,8 @@ def lane_parts(lane: str) -> tuple[str, str, str | None]:
     target, _, model = lane.partition("/")
     executor, _, backend = target.partition("@")
     return executor, model, backend or None
+
+
+def is_paused(lane: str, paused: Collection[str]) -> bool:
+    """Whether one of these scopes keeps the lane's tasks from starting: `*`, the lane itself, or `*/MODEL` for its model in any lane."""
+    return bool(paused) and ("*" in paused or lane in paused or f"*/{lane.partition('/')[2]}" in paused)

@@ -145,6 +145,14 @@ class ClaimContract(ContractBase):
         await here.store.resume(paused[0].flow.lane, here.now)
         assert ids(await here.claim(5)) == [task.id for task in paused]
 
+    async def test_a_paused_model_is_not_claimed_in_any_lane(self, here: Peer) -> None:
+        first, second, free = new_task("a"), new_task("a", executor="other"), new_task("b")
+        await here.add(first, second, free)
+        await here.store.pause("*/a", here.now)
+        assert ids(await here.claim(5)) == [free.id]
+        await here.store.resume("*/a", here.now)
+        assert ids(await here.claim(5)) == [first.id, second.id]
+
     async def test_a_star_pauses_every_lane_and_not_what_runs(self, here: Peer) -> None:
         await here.add(new_task("a"), new_task("b"))
         running = await here.claim_one()

@@ -112,10 +112,9 @@ class Model:
     def claim(self, tiers: Sequence[Sequence[FlowKey]], limit: int, *, holder: str, now: int) -> list[str]:
         got: list[str] = []
         for tier in tiers:
-            if "*" not in self.paused:
-                open_flows = [flow for flow in tier if flow.lane not in self.paused]
-                first = sorted(self.pending(open_flows), key=lambda task: task.seq)[: limit - len(got)]
-                got += [self._start(task, holder, now) for task in first]
+            open_flows = [flow for flow in tier if not {"*", flow.lane, f"*/{flow.lane.split('/', 1)[1]}"} & self.paused]
+            first = sorted(self.pending(open_flows), key=lambda task: task.seq)[: limit - len(got)]
+            got += [self._start(task, holder, now) for task in first]
         return got
 
     def _start(self, task: Entry, holder: str, now: int) -> str:

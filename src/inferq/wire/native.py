@@ -290,7 +290,7 @@ class RetryBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ScopeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Optional body of POST /api/pause and /api/resume: `*` for all, else a lane such as `ollama/qwen3`."""
+    """Optional body of POST /api/pause and /api/resume: `*` for all, `*/qwen3` for a model, else a lane such as `ollama/qwen3`."""
 
     scope: Annotated[str, Meta(min_length=1, max_length=512)] = "*"
 

@@ -27,7 +27,7 @@ from inferq.stores.sqlite.rows import (
 )
 from inferq.stores.sqlite.statements import SQL, within, write_many
 from inferq.stores.sqlite.transaction import Transaction
-from inferq.task import Claim, FlowKey, State, Submission, Task
+from inferq.task import Claim, FlowKey, State, Submission, Task, is_paused
 
 _END = 2**63 - 1
 _BOUND = 500
@@ -71,11 +71,10 @@ def _pop_tier(
 ) -> list[tuple[FlowKey, Popped]]:
     """The first tasks over these flows by sequence number: a merge of flows by their heads."""
     heap: list[tuple[int, int]] = []
-    if "*" not in paused:
-        for named in tier:
-            flow = tx.peek(named)
-            if flow is not None and flow.head is not None and flow.key.lane not in paused:
-                heap.append((flow.head, flow.id))
+    for named in tier:
+        flow = tx.peek(named)
+        if flow is not None and flow.head is not None and not (paused and is_paused(flow.key.lane, paused)):
+            heap.append((flow.head, flow.id))
     if room is not None:
         # Where none of these tenants has a limit, claiming costs what it always does.
         rooms = {number: room.left(tx.known_key(number)) for _, number in heap}
