@@ -145,6 +145,10 @@ def _gate(task: Task, facts: Facts) -> tuple[GateName, str, int | None]:
         return "paused", f"paused: claims are stopped for {what}", None
     if not facts.notices:
         return "no_worker", "no worker is running on this store; start one with `inferq work`", None
+    if lane_parts(lane)[0] == _DELIVERIES:
+        if before := facts.lanes.get(lane, 0):
+            return "behind", f"position {before + 1} of the messages to its receiver", None
+        return "starting", "a message of a webhook: it is delivered now", None
     serving = _serving(lane, facts.notices)
     if not serving:
         return "no_backend", f"no backend here serves lane {lane}", None
@@ -158,6 +162,8 @@ def _gate(task: Task, facts: Facts) -> tuple[GateName, str, int | None]:
     return _in_line(lane, facts)
 
 
+_DELIVERIES: Final = "webhook"
+"""The executor of webhooks' messages, which every worker makes beside its backends."""
 _ORDER: Final[dict[GateName, int]] = {"rate_limited": 0, "breaker": 1, "backend_down": 2, "draining": 3, "disabled": 4}
 """Of several closed backends, the one that is likely to open first speaks for all."""
 

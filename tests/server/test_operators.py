@@ -230,6 +230,7 @@ async def test_the_page_shows_counts_and_addresses_loads_nothing_and_escapes(sit
     _, _, headers = await site.ask("GET", "/", headers={"Host": "127.0.0.1"})
 
     assert f'connect("{site.url}")'.replace('"', "&quot;") in page or f'connect("{site.url}")' in page
+    assert f"\ninferq --url {site.url} list</pre>" in page
     assert "default-src 'none'" in headers["content-security-policy"]
     assert "<script" not in page
     assert 'src="http' not in page

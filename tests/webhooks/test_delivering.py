@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from inferq import AsyncQueue, State
+from inferq import AsyncQueue, Settings, State
 from inferq.clock import SystemClock
+from inferq.config import WebhookSettings
+from inferq.config.settings import StoreSettings
 from inferq.errors import InvalidTask, WrongState
 from inferq.events import WebhookDelivered, WebhookFailed
 from inferq.store import RecordPut
-from inferq.testing import wait_until
+from inferq.testing import EchoExecutor, wait_until
 from inferq.webhook import Delivery
 
 ASKED = {"executor": "echo", "action": "chat", "model": "m", "payload": {"messages": [{"role": "user", "content": "a private prompt"}]}}
@@ -341,3 +343,24 @@ async def test_keys_and_filters_that_others_left_hold_up_no_message(opened: Any,
     await ended(queue, "ops", 40)
     assert {message["data"]["task_id"] for message in receiver.messages(made.secret)} == {handle.id for handle in handles}
     assert (await queue.webhooks.deliveries("broken")).deliveries == []
+
+
+async def test_messages_that_wait_leave_the_queue_its_room_and_say_what_they_wait_for(receiver: Any, tmp_path: Path) -> None:
+    receiver.held.clear()
+    settings = Settings(store=StoreSettings(max_queue_size=3), webhooks=WebhookSettings(allow_private=True, slots=1))
+    async with AsyncQueue(str(tmp_path / "q.db"), backends=[EchoExecutor("echo")], settings=settings) as queue:
+        await queue.webhooks.put("hook", url=receiver.url, events=["task.completed"])
+        for _ in range(6):
+            await (await queue.submit("echo", "echo")).result()
+        messages = "executor:webhook state:pending sort:-created"
+        await wait_until(lambda: _all_wait(queue, messages, 5), what="five messages that wait")
+        batch = await queue.batches.from_rows([{"executor": "echo", "action": "echo"}] * 3)
+        assert (await batch.wait()).completed == 3
+        last = (await queue.list(messages)).tasks[0]
+        found = await queue.explain(last.id)
+        assert (found.gate, found.position is not None, "of the messages to its receiver" in found.reason) == ("behind", True, True)
+        receiver.held.set()
+
+
+async def _all_wait(queue: AsyncQueue, where: str, count: int) -> bool:
+    return len((await queue.list(where)).tasks) >= count

@@ -251,7 +251,7 @@ async def _troubles(queue: AsyncDoor) -> dict[str, Any]:
     from inferq.errors import Forbidden, TaskNotFound
 
     oldest, shut = None, {}
-    for task in (await queue.list("state:pending sort:created", limit=1)).tasks:
+    for task in (await queue.list("state:pending -executor:webhook sort:created", limit=1)).tasks:
         with suppress(TaskNotFound):  # it has ended and gone meanwhile
             oldest = {"id": task.id, "created": task.created, "why": await queue.why(task.id)}
     with suppress(Forbidden):

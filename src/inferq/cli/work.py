@@ -84,6 +84,7 @@ def tell_discovered(found: list[Discovered]) -> None:
     for one in found:
         about = {"event": "backend.discovered", "server": one.title, "address": one.address, "found": one.found, "models": list(one.models)}
         if one.found:
-            places.info("found %s at %s (%s models): %s", one.title, one.address, len(one.models), one.note, extra=about)
+            count = "1 model" if len(one.models) == 1 else f"{len(one.models)} models"
+            places.info("found %s at %s (%s): %s", one.title, one.address, count, one.note, extra=about)
         else:
             places.info("no %s at %s: %s", one.title, one.address, one.note, extra=about)

@@ -55,7 +55,7 @@ with connect("{base}") as queue:
 <h2>From a shell</h2>
 <pre>curl -s {base}/api/tasks -H 'content-type: application/json' \\
   -d '{{"action": "chat", "model": "llama3.2", "payload": {{"messages": [{{"role": "user", "content": "hi"}}]}}}}'
-inferq list</pre>
+inferq --url {base} list</pre>
 <h2>More</h2>
 <ul>
 <li><a href="{root}/openapi.json">The API as OpenAPI 3.1</a></li>
