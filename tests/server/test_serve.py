@@ -177,3 +177,43 @@ async def test_a_shells_small_limit_of_open_files_is_no_limit_of_clients(tmp_pat
     finally:
         server.kill(signal.SIGTERM)
         assert await server.ended() == 0
+
+
+def demonstrations(place: Path) -> list[str]:
+    return [name for name in os.listdir(place) if name.startswith("inferq-demo-")]
+
+
+async def test_a_demonstration_plays_a_model_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERQ_")}
+    environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path / "home")}
+    child = await asyncio.create_subprocess_exec(
+        *command("serve", "--demo", "--port", "0"), stderr=asyncio.subprocess.PIPE, env=environment, cwd=tmp_path
+    )
+    process = Process(child)
+    try:
+        await process.greeted()
+        assert process.lines[-1]["backends"] == ["demo"]
+        assert len(demonstrations(tmp_path)) == 1
+        asked = await asyncio.create_subprocess_exec(
+            *command("--url", process.url, "run", "demo", "--executor", "echo", "say this back"),
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        out, _ = await asked.communicate()
+        assert (asked.returncode, out) == (0, b"say this back\n")
+        process.kill(signal.SIGTERM)
+        assert await process.ended() == 0
+        assert demonstrations(tmp_path) == []
+        assert "home" not in os.listdir(tmp_path)
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+
+
+async def test_a_demonstration_takes_no_store(tmp_path: Path) -> None:
+    child = await asyncio.create_subprocess_exec(
+        *command("--store", str(tmp_path / "mine.db"), "serve", "--demo"), stderr=asyncio.subprocess.PIPE, cwd=tmp_path
+    )
+    _, err = await child.communicate()
+    assert (child.returncode, b"--demo has a store of its own" in err) == (2, True)
+    assert os.listdir(tmp_path) == []

@@ -36,6 +36,8 @@ class App:
         """A store that is opened here whatever servers there are; empty: the configured one."""
         self.only: tuple[str, ...] = ()
         """The only backends that this process uses; empty: all that are configured."""
+        self.demo = False
+        """Whether a backend that only plays a model takes the place of those that are configured."""
         self.config: str | None = None
         self.config_dir: str | None = None
         self.data_dir: str | None = None
@@ -83,6 +85,8 @@ class App:
         if self.log_format is not None:
             arguments["log.format"] = self.log_format
         loaded = load(file=self.config or self._in_config_dir(), arguments=arguments)
+        if self.demo:
+            return _demonstrating(loaded)
         return self._narrowed(loaded) if self.only else loaded
 
     def _narrowed(self, loaded: Loaded) -> Loaded:
@@ -235,6 +239,18 @@ class App:
         """End the command with an exit code that is not the success it would be."""
         if code is not Exit.OK:
             raise click.exceptions.Exit(int(code))
+
+
+def _demonstrating(loaded: Loaded) -> Loaded:
+    """With one backend that answers as a small model does, in time and pieces, with what it was asked."""
+    import msgspec
+
+    from inferq.config import BackendSettings
+
+    played = BackendSettings("demo", executor="echo", settings={"latency": 0.3, "tokens_per_second": 20.0})
+    worker = msgspec.structs.replace(loaded.settings.worker, discover=False)
+    settings = msgspec.structs.replace(loaded.settings, backends=(played,), worker=worker)
+    return msgspec.structs.replace(loaded, settings=settings)
 
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -30,7 +32,7 @@ log: Final = logging.getLogger("inferq.server")
         inferq serve
         inferq serve --port 8080 --workers 8 --data-dir ./data
         inferq serve --no-work
-        inferq serve --host 0.0.0.0
+        inferq serve --demo
     """,
     exits=(Exit.PERMISSION, Exit.UNREACHABLE),
 )
@@ -40,15 +42,17 @@ log: Final = logging.getLogger("inferq.server")
 @click.option("--no-work", is_flag=True, help="Run no tasks here: others do, with `inferq work`.")
 @click.option("--insecure", is_flag=True, help="Listen on a public address although there are no keys.")
 @click.option("--grace", type=DURATION, help="Time that running tasks get to finish when it stops.")
+@click.option("--demo", is_flag=True, help="To try it: a store that is thrown away, and a backend that only plays a model.")
 @click.option("--open", "browse", is_flag=True, help="Open the page in a browser.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each task.")
 @click.pass_obj
-def serve(app: App, /, quiet: bool, browse: bool, no_work: bool, insecure: bool, grace: float | None, **told: Any) -> None:
+def serve(app: App, /, quiet: bool, browse: bool, no_work: bool, demo: bool, insecure: bool, grace: float | None, **told: Any) -> None:
     """Serve the queue over HTTP, and run its tasks.
 
     REST, event streams and a WebSocket on one port; docs/server.md has the routes. The first Ctrl-C or SIGTERM stops it
     gracefully: it is not ready any more, starts no more tasks, lets running ones finish within the grace, ends streams.
-    The second stops it now. SIGHUP reads the configuration again.
+    The second stops it now. SIGHUP reads the configuration again. --demo needs no model: its backend plays one, by the executor
+    echo, and answers with what it was asked.
     """
     app.service = True
     app.extra |= {
@@ -63,8 +67,25 @@ def serve(app: App, /, quiet: bool, browse: bool, no_work: bool, insecure: bool,
 
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _demo(app) if demo else nullcontext(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(app, quiet=quiet, browse=browse, work=not no_work))
+
+
+@contextmanager
+def _demo(app: App) -> Iterator[None]:
+    """A store of its own for as long as the server runs. Raises UsageError where a store was named."""
+    import shutil
+    import tempfile
+
+    if app.url or app.local is not None or app.data_dir or app.profile:
+        raise click.UsageError("--demo has a store of its own, which is thrown away: leave --store, --data-dir, --local and --profile out")
+    place = tempfile.mkdtemp(prefix="inferq-demo-")
+    app.demo = True
+    app.url = f"{place}/demo.db"
+    try:
+        yield
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_extra() -> None:
@@ -124,6 +145,8 @@ def _greet(server: Server, queue: AsyncQueue, settings: Settings, *, work: bool,
         say(f"  page      {url}/")
         say(f'  Python    connect("{url}")')
         say(f"  shell     inferq --url {url} list")
+        if settings.backends[0].name == "demo":
+            say(f'  try it    inferq --url {url} run demo --executor echo "say this back"')
         if not work:
             say("  to do     inferq work        # in another terminal: nothing runs without it")
     if browse:

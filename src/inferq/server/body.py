@@ -209,4 +209,4 @@ def _too_slow(patience: float) -> BodyTimeout:
 
 
 def _import_too_large(largest: int) -> BodyTooLarge:
-    return BodyTooLarge(f"expected at most {largest:,} bytes of lines (server.max_import_bytes); split the file, nothing was submitted")
+    return BodyTooLarge(f"expected at most {largest:,} bytes in one body of lines (server.max_import_bytes); split the file")
