@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from places import Does, Gated, tuned
 
 from inferq import AsyncQueue, Call, InvalidTask, Queue, QueueFull, State, WaitTimeout, WrongState
 from inferq.batch import BatchState, Form
+from inferq.config import WebhookSettings
 from inferq.door.batch_sources import pieces
 from inferq.door.batches import LoadOptions
 from inferq.errors import BatchExists, BatchInvalid, BatchNotFound, Reject
@@ -126,6 +128,17 @@ async def test_a_batch_that_does_not_fit_into_the_queue_is_refused_whole(tmp_pat
             await queue.batches.from_jsonl(lines(map(row, range(11))))
         assert await queue.batches.list() == []
         assert (await queue.batches.from_jsonl(lines(map(row, range(10))))).loaded.added == 10
+
+
+async def test_messages_of_webhooks_take_no_room_from_a_batch() -> None:
+    settings = replace(tuned(max_queue_size=10), webhooks=WebhookSettings(allow_private=True))
+    async with AsyncQueue("sqlite://:memory:", backends=[Does(fate)], settings=settings, work=False) as queue:
+        await queue.webhooks.put("ops", url="http://127.0.0.1:9/", events=["batch.finished"])
+        for _ in range(5):
+            await queue.webhooks.test("ops")
+        assert (await queue.batches.from_jsonl(lines(map(row, range(10))))).loaded.added == 10
+        with pytest.raises(QueueFull, match="but 10 of at most 10 tasks wait"):
+            await queue.batches.from_jsonl(lines(map(row, range(1))))
 
 
 async def test_rows_of_a_program_come_in_while_the_batch_is_open(queue: AsyncQueue) -> None:

@@ -54,11 +54,11 @@ class Asking(Held):
 
     async def paused(self) -> frozenset[str]:
         """Paused scopes."""
-        return (await self.store.heads())[1] - {DRAIN}
+        return await self.store.paused() - {DRAIN}
 
     async def stats(self) -> QueueStats:
         """Counts, from maintained counters."""
-        counts, (_, paused) = await self.store.counts(), await self.store.heads()
+        counts, paused = await self.store.counts(), await self.store.paused()
         worker = self._engine.worker if self._engine is not None else None
         executed = await self.store.executed()
         return QueueStats(

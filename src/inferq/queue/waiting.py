@@ -101,7 +101,7 @@ class Explainer:
         facts = Facts(
             now=self._clock.read().wall,
             notices=await self.notices(),
-            paused=(await self._store.heads())[1],
+            paused=await self._store.paused(),
             running=running,
             service=dict(self._pace.service),
         )

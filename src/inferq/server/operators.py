@@ -64,7 +64,7 @@ async def _store(app: App) -> tuple[str, bool]:
     """What is wrong with the store, or "ok", and whether the queue is drained."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            _, paused = await app.queue.store.heads()
+            paused = await app.queue.store.paused()
     except TimeoutError:
         return f"the store did not answer within {_PATIENCE:g} s", False
     except InferqError as error:

@@ -57,6 +57,10 @@ class Store(BatchStore, Protocol):
         """Every non-empty flow's head, and the paused scopes. `Change` keeps both up to date afterwards."""
         ...
 
+    async def paused(self) -> frozenset[str]:
+        """The paused scopes alone; what `heads` says of them, without a look at any flow."""
+        ...
+
     async def claim(self, wants: Sequence[Want], now: Now) -> list[list[Claim]]:
         """For each want, pop up to its limit: tier after tier, within a tier by smallest sequence number. Lost races are not returned.
 
@@ -206,6 +210,10 @@ class Store(BatchStore, Protocol):
 
     async def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
         """The audit log, newest first; those before the entry of that number."""
+        ...
+
+    async def waiting_deliveries(self) -> int:
+        """How many messages of webhooks wait: they do not count into the bound that `add` holds."""
         ...
 
     async def counts(self) -> Counts:

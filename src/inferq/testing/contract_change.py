@@ -31,6 +31,15 @@ async def in_state(here: Peer, state: State) -> str:
 class ChangeContract(ContractBase):
     """Cancel, change the priority, retry."""
 
+    async def test_paused_scopes_are_told_as_with_the_heads(self, here: Peer) -> None:
+        await here.add(new_task())
+        assert await here.store.paused() == frozenset()
+        await here.store.pause("*", here.now)
+        await here.store.pause("echo/m", here.now)
+        assert await here.store.paused() == (await here.store.heads())[1] == {"*", "echo/m"}
+        await here.store.resume("*", here.now)
+        assert await here.store.paused() == {"echo/m"}
+
     # ── cancel ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @pytest.mark.parametrize("state", [State.SCHEDULED, State.PENDING, State.RUNNING])

@@ -71,6 +71,14 @@ class LimitContract(ContractBase):
         await here.complete(claim)
         assert [claim.task.id for claim in await here.take([mine], limit=5)] == [added[1]]
 
+    async def test_messages_of_webhooks_that_wait_are_counted_apart(self, here: Peer) -> None:
+        await here.add(new_task(), new_task("ops", executor="webhook"), new_task("ops", executor="webhook", due=here.now.wall + 1000))
+        await here.add(new_task("other", executor="webhook"), new_task(executor="webhooks"), new_task(due=here.now.wall + 1000))
+        assert await here.store.waiting_deliveries() == 3
+        await here.add(new_task(), limit=4)
+        with pytest.raises(QueueFull, match="4 of at most 4"):
+            await here.add(new_task(), limit=4)
+
     async def test_others_are_served_beside_a_tenant_at_its_limit(self, here: Peer) -> None:
         await limit(here, "a", concurrency=1)
         mine = await here.add(*(new_task(tenant="a") for _ in range(3)))

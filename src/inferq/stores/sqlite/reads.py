@@ -152,6 +152,14 @@ def ahead(db: sqlite3.Connection, id: str, bound: int) -> Ahead | None:
     return Ahead(mine, {lane: count for lane, count in lanes.items() if count}, more or left <= 0 or len(equal) > _FLOWS_COUNTED)
 
 
+def paused(db: sqlite3.Connection) -> frozenset[str]:
+    return frozenset(scope for (scope,) in db.execute("SELECT scope FROM pause"))
+
+
+def waiting_deliveries(db: sqlite3.Connection) -> int:
+    return int(db.execute(SQL["waiting_deliveries"]).fetchone()[0])
+
+
 def counts(db: sqlite3.Connection) -> Counts:
     states = {str(STATES[number]): tasks for number, tasks in db.execute("SELECT state, tasks FROM counter")}
     by_priority: dict[int, int] = {}

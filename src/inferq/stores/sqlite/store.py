@@ -171,6 +171,9 @@ class SQLiteStore(BatchVerbs, ArchiveVerbs):
         found: tuple[list[Head], frozenset[str]] = await self._call(None, ask)
         return found
 
+    async def paused(self) -> frozenset[str]:
+        return await self._ask(reads.paused)
+
     async def claim(self, wants: Sequence[Want], now: Now) -> list[list[Claim]]:
         claims: list[list[Claim]] = await self._call(verbs.claim, (wants, now))
         return claims
@@ -306,6 +309,9 @@ class SQLiteStore(BatchVerbs, ArchiveVerbs):
 
     async def audit(self, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
         return await self._ask(partial(audit.read, before=before, limit=limit))
+
+    async def waiting_deliveries(self) -> int:
+        return await self._ask(reads.waiting_deliveries)
 
     async def counts(self) -> Counts:
         return await self._ask(reads.counts)
