@@ -86,6 +86,10 @@ from inferq.cli.output import Column, Output, field
 out = Output()
 if sys.argv[1] == "text":
     out.write("model says \\x1b[2J hello")
+elif sys.argv[1] == "notes":
+    names = ("id", "type", "priority", "status", "created", "completed", "note")
+    values = ("0" * 18, "chat", "normal", "pending", "3s ago", "", "gpu-1 is down since 2027-01-15T07:59:00Z: connection refused")
+    out.records([dict(zip(names, values))] * 2, [Column(name.upper(), field(name)) for name in names])
 else:
     out.records(
         [{"id": "0" * 36, "name": "\\x1b[2J[bold]x[/bold] " + "long " * 40}], [Column("ID", field("id")), Column("NAME", field("name"))]
@@ -123,6 +127,14 @@ def test_a_terminal_table_fits_keeps_ids_whole_and_obeys_no_text_in_it() -> None
     assert "0" * 36 in text
     assert "\\e[2J[bold]x[/bold]" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_on_a_narrow_terminal_the_longest_column_goes_on_below_and_empty_ones_are_left_out() -> None:
+    first, *rest = on_terminal("notes", NO_COLOR="1").splitlines()
+    assert first.split() == ["ID", "TYPE", "PRIORITY", "STATUS", "CREATED", "NOTE"]
+    assert rest[0].startswith(f"{'0' * 18}  chat  normal    pending  3s ago   gpu-1 is down")
+    assert all(len(line) <= 80 for line in rest)
+    assert " ".join(" ".join(line.split()[-99:]) for line in rest).count("refused") == 2
 
 
 def test_text_of_a_model_cannot_clear_the_screen() -> None:
