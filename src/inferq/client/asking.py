@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Final
 
-from inferq.client.held import Held, task_id
+from inferq.client.opened import Opened, task_id
 from inferq.client.transport import Query, get
 from inferq.door import QueueStats
 from inferq.store import Cursor, Page, Where, checked_cursor, page_size, query_of
@@ -17,7 +17,7 @@ _LARGEST_PAGE: Final = 1000
 """Tasks that a server gives at once; a page may be shorter than its limit."""
 
 
-class Asking(Held):
+class Asking(Opened):
     """Tasks, listings, counts, and why a task waits."""
 
     async def get(self, id: str) -> Task:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from inferq.client.held import Held, task_id
+from inferq.client.opened import Opened, task_id
 from inferq.client.transport import Request, delete, get, post
 from inferq.door import checked_ids
 from inferq.errors import InferqError
@@ -16,7 +16,7 @@ _AT_ONCE: Final = 16
 """Requests of one call that are out at the same time."""
 
 
-class Changing(Held):
+class Changing(Opened):
     """What is harmless twice is asked again when its answer is lost."""
 
     async def cancel(self, *ids: str, reason: str = "") -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from inferq.client.ends import Ends
 from inferq.client.follow import Patience, follow
-from inferq.client.held import Held, task_id
+from inferq.client.opened import Opened, task_id
 from inferq.client.transport import Request, Transport, get
 from inferq.door import checked_place, checked_position
 from inferq.errors import InferqError, ProtocolError, WaitTimeout
@@ -37,7 +37,7 @@ _SLACK: Final = 5.0
 """Seconds beyond a wait's limit that its last answer may take."""
 
 
-class Watching(Held):
+class Watching(Opened):
     """What of a client waits and watches."""
 
     _patience: float

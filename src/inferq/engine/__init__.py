@@ -17,7 +17,7 @@ from typing import Any, Final
 from inferq.breaker import BreakerPolicy
 from inferq.clock import Clock
 from inferq.config import Settings
-from inferq.engine.attempt import Rules as AttemptRules
+from inferq.engine.attempt import AttemptRules
 from inferq.engine.backends import Backend, Backends
 from inferq.engine.board import Board
 from inferq.engine.courier import Courier

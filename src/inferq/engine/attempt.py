@@ -33,7 +33,7 @@ _PATIENCE: Final = 5.0
 Stop = Literal["timeout", "idle", "cancelled", "lost", "stopping"]
 
 
-class Rules(msgspec.Struct, frozen=True):
+class AttemptRules(msgspec.Struct, frozen=True):
     """What the settings say about every attempt. Seconds."""
 
     timeout: float | None
@@ -41,7 +41,7 @@ class Rules(msgspec.Struct, frozen=True):
     retry: RetryPolicy
 
     @classmethod
-    def from_settings(cls, worker: WorkerSettings, retry: RetrySettings) -> Rules:
+    def from_settings(cls, worker: WorkerSettings, retry: RetrySettings) -> AttemptRules:
         policy = RetryPolicy(retry.max_retries, retry.initial_delay, retry.max_delay, retry.backoff_factor)
         return cls(worker.timeout, worker.idle_timeout, policy)
 
@@ -78,7 +78,7 @@ class Attempt:
         claim: Claim,
         backend: Backend,
         *,
-        rules: Rules,
+        rules: AttemptRules,
         clock: Clock,
         rng: random.Random,
         emit: Callable[[Chunk], None],
@@ -368,4 +368,4 @@ class Attempt:
         )
 
 
-__all__ = ["Attempt", "Rules", "Stop"]
+__all__ = ["Attempt", "AttemptRules", "Stop"]

@@ -17,7 +17,7 @@ import msgspec
 
 from inferq.clock import Clock, Now
 from inferq.config import WebhookSettings
-from inferq.engine.attempt import Rules
+from inferq.engine.attempt import AttemptRules
 from inferq.engine.backends import Backend, Backends
 from inferq.engine.worker import Worker
 from inferq.errors import DuplicateKey, InvalidQuery, StaleRecord, StoreClosed, StoreError
@@ -172,7 +172,7 @@ class Courier:
             slots=self._set.slots,
             batch=self._set.slots,
             poll=60.0,
-            rules=Rules(timeout=None, idle_timeout=None, retry=policy),
+            rules=AttemptRules(timeout=None, idle_timeout=None, retry=policy),
             clock=self._clock,
             rng=self._rng,
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from inferq.clock import Clock
 from inferq.engine.aftermath import Aftermath
-from inferq.engine.attempt import Attempt, Rules, Stop
+from inferq.engine.attempt import Attempt, AttemptRules, Stop
 from inferq.engine.backend import Backend
 from inferq.engine.backends import Backends
 from inferq.engine.reporter import Reporter
@@ -38,7 +38,7 @@ class Worker:
         slots: int,
         batch: int,
         poll: float,
-        rules: Rules,
+        rules: AttemptRules,
         clock: Clock,
         rng: random.Random,
         steps: Sequence[Step] = DEFAULT_STEPS,
@@ -84,7 +84,7 @@ class Worker:
     def slots(self) -> int:
         return self._slots
 
-    def reconfigure(self, *, slots: int, batch: int, poll: float, rules: Rules, steps: Sequence[Step]) -> None:
+    def reconfigure(self, *, slots: int, batch: int, poll: float, rules: AttemptRules, steps: Sequence[Step]) -> None:
         """Go on under these. What runs keeps the rules it began with; fewer slots are reached as tasks end."""
         self._slots, self._batch, self._poll, self._rules, self._steps = slots, batch, poll, rules, steps
         if self._fallback is not None:

@@ -9,7 +9,7 @@ from inferq.door import QueueStats
 from inferq.errors import TaskNotFound
 from inferq.given import is_text
 from inferq.query import search
-from inferq.queue.held import Held
+from inferq.queue.opened import Opened
 from inferq.store import Cursor, Page, Where, checked_cursor, page_size, query_of
 from inferq.task import DRAIN, AttemptRecord, Task
 from inferq.waiting import Waiting
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inferq.queue.waiting import Explainer
 
 
-class Asking(Held):
+class Asking(Opened):
     """Tasks, listings, counts, and why a task waits."""
 
     _explains: Explainer | None = None

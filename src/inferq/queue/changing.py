@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from inferq.door import checked_ids
 from inferq.errors import InvalidTask, WrongState
 from inferq.given import checked_priority, checked_text
-from inferq.queue.held import Held
+from inferq.queue.opened import Opened
 from inferq.task import DRAIN
 
 
-class Changing(Held):
+class Changing(Opened):
     """Each is one transaction of the store; engines hear of it by the commit."""
 
     async def cancel(self, *ids: str, reason: str = "") -> None:

@@ -27,12 +27,12 @@ from inferq.task import NewTask, Submission
 if TYPE_CHECKING:
     from inferq.door.backends import BackendsDoor
     from inferq.door.batches import BatchesDoor
-    from inferq.door.schedules import SchedulesDoor
     from inferq.door.webhooks import WebhooksDoor
     from inferq.engine import Backend, Backends, Engine
     from inferq.queue.archive import LocalArchive
     from inferq.queue.keys import LocalKeys
-    from inferq.queue.operations import Operations
+    from inferq.queue.operations import LocalOperations
+    from inferq.queue.schedules import LocalSchedules
     from inferq.queue.waiting import Explainer
 
 log: Final = logging.getLogger("inferq.queue")
@@ -69,7 +69,7 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         self._hub: Hub | None = None
         self._engine: Engine | None = None
         self._keys: LocalKeys | None = None
-        self._operations: Operations | None = None
+        self._operations: LocalOperations | None = None
         self._explains: Explainer | None = None
 
     # coming and going ------------------------------------------------------------------------------------------------
@@ -142,12 +142,12 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         return LocalBatches(self, self._clock, admission=admission, max_queue_size=store.max_queue_size)
 
     @property
-    def operations(self) -> Operations:
+    def operations(self) -> LocalOperations:
         """Changes of all tasks that pass a filter."""
         if self._operations is None:
-            from inferq.queue.operations import Operations
+            from inferq.queue.operations import LocalOperations
 
-            self._operations = Operations(self, self._clock)
+            self._operations = LocalOperations(self, self._clock)
         return self._operations
 
     @property
@@ -165,11 +165,11 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         )
 
     @property
-    def schedules(self) -> SchedulesDoor:
-        from inferq.queue.schedules import Schedules
+    def schedules(self) -> LocalSchedules:
+        from inferq.queue.schedules import LocalSchedules
 
         store = self._settings.store
-        return Schedules(
+        return LocalSchedules(
             self,
             self._clock,
             executor_of=lambda executor, backend: self._places().executor_of(executor, backend),

@@ -37,7 +37,7 @@ class Home(Door, Protocol):
     def store(self) -> Store: ...
 
 
-class Schedules(SchedulesDoor):
+class LocalSchedules(SchedulesDoor):
     """Kept as records of kind `schedule` under their names; every change names the version it was made from."""
 
     def __init__(
@@ -58,9 +58,9 @@ class Schedules(SchedulesDoor):
         self._max_bytes = max_bytes
         self._max_queue_size = max_queue_size
 
-    def of(self, tenant: str | None) -> Schedules:
+    def of(self, tenant: str | None) -> LocalSchedules:
         """The schedules of one tenant alone: no others exist there, whatever their names. None: everybody's."""
-        return Schedules(
+        return LocalSchedules(
             self._home,
             self._clock,
             executor_of=self._executor_of,

@@ -11,12 +11,12 @@ from inferq.errors import StoreClosed, TaskNotFound, WaitTimeout
 from inferq.events import Event, type_filter
 from inferq.given import checked_seconds
 from inferq.handle import Duration
-from inferq.queue.held import Held
+from inferq.queue.opened import Opened
 from inferq.store import LoggedChunk, Position
 from inferq.task import Task, TaskResult
 
 
-class Watching(Held):
+class Watching(Opened):
     """Results when they are there, streams as they grow, events as they are committed."""
 
     async def wait(self, id: str, timeout: Duration | None = None) -> Task:

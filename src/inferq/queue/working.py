@@ -14,16 +14,16 @@ from inferq.config import DEFAULT_BACKENDS, BackendSettings, Changes, Settings, 
 from inferq.errors import ConfigError
 from inferq.executor import Executor, Health
 from inferq.handle import Duration
-from inferq.queue.held import Held
+from inferq.queue.opened import Opened
 from inferq.task import Submission
 
 if TYPE_CHECKING:
     from inferq.engine import Backend, Backends
     from inferq.executors.discovery import Discovered
-    from inferq.queue.operations import Operations
+    from inferq.queue.operations import LocalOperations
 
 
-class Working(Held):
+class Working(Opened):
     """A queue that was opened with `work=False` has places all the same: whoever submits is told what none of them can run."""
 
     _given: Sequence[Backend | BackendSettings | Executor] | None
@@ -31,7 +31,7 @@ class Working(Held):
 
     @property
     @abstractmethod
-    def operations(self) -> Operations: ...
+    def operations(self) -> LocalOperations: ...
 
     async def start_work(self) -> None:
         """Begin to run tasks in this process, where it was opened with `work=False`. Idempotent. Raises ConfigError or PluginError."""

@@ -26,7 +26,7 @@ from inferq.errors import (
 )
 from inferq.given import checked_instant
 from inferq.intake import STREAMED_ACTIONS
-from inferq.queue.schedules import Schedules
+from inferq.queue.schedules import LocalSchedules
 from inferq.schedule import Schedule
 from inferq.server.call import Call, Reply
 from inferq.server.route import Route, route
@@ -115,11 +115,9 @@ async def show(call: Call) -> Reply:
     return Reply(await _schedule(call))
 
 
-def _schedules(call: Call) -> Schedules:
+def _schedules(call: Call) -> LocalSchedules:
     """Those that exist for this caller."""
-    schedules = call.queue.schedules
-    assert isinstance(schedules, Schedules)  # noqa: S101 - a server's queue is in its process
-    return schedules.of(call.principal.tenant)
+    return call.queue.schedules.of(call.principal.tenant)
 
 
 async def _schedule(call: Call) -> Schedule:

@@ -11,10 +11,10 @@ from inferq.errors import ClaimLost, InferqError
 from inferq.events import TaskCancelled, TaskCompleted, TaskFailed, TaskReleased, TaskRetrying, TaskStaged
 from inferq.executor import Answer
 from inferq.store import Grown
+from inferq.stores.sqlite.claims import standing
 from inferq.stores.sqlite.rows import CANCELLED, COMPLETED, FAILED, NEVER, PENDING, RUNNING, SCHEDULED, Row, encode
 from inferq.stores.sqlite.statements import SQL, write_many
 from inferq.stores.sqlite.transaction import Transaction
-from inferq.stores.sqlite.verbs import standing
 from inferq.task import Claim, Outcome, TaskResult, Timing
 
 FinishCall = tuple[Sequence[tuple[Claim, Outcome]], Now]

@@ -39,7 +39,7 @@ from inferq.store import (
     Retention,
     StoreStats,
 )
-from inferq.stores.sqlite import arrivals, audit, changes, files, finishing, limits, listing, reads, records, upkeep, verbs
+from inferq.stores.sqlite import arrivals, audit, changes, claims, files, finishing, limits, listing, reads, records, upkeep
 from inferq.stores.sqlite.archive_store import ArchiveVerbs
 from inferq.stores.sqlite.batch_store import BatchVerbs
 from inferq.stores.sqlite.conditions import Flows
@@ -175,11 +175,11 @@ class SQLiteStore(BatchVerbs, ArchiveVerbs):
         return await self._ask(reads.paused)
 
     async def claim(self, wants: Sequence[Want], now: Now) -> list[list[Claim]]:
-        claims: list[list[Claim]] = await self._call(verbs.claim, (wants, now))
-        return claims
+        claimed: list[list[Claim]] = await self._call(claims.claim, (wants, now))
+        return claimed
 
     async def append(self, items: Sequence[tuple[Claim, Sequence[Chunk]]], now: Now) -> list[ClaimLost | None]:
-        errors: list[ClaimLost | None] = await self._call(verbs.append, (items, now))
+        errors: list[ClaimLost | None] = await self._call(claims.append, (items, now))
         return errors
 
     async def finish(self, items: Sequence[tuple[Claim, Outcome]], now: Now) -> list[ClaimLost | None]:

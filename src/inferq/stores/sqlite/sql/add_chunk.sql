@@ -1,2 +1,2 @@
--- verbs.append: some chunks of an attempt in one row, `last` is the index of the last.
+-- claims.append: some chunks of an attempt in one row, `last` is the index of the last.
 INSERT INTO chunk (task, attempt, last, body) VALUES (?, ?, ?, ?)

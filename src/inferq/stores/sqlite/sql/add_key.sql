@@ -1,2 +1,2 @@
--- verbs.add: remembers an idempotency key in the transaction of its task.
+-- arrivals: remembers an idempotency key in the transaction of its task.
 INSERT INTO idempotency (tenant, key, digest, seq, id) VALUES (?, ?, ?, ?, ?)

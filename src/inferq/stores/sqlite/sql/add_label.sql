@@ -1,3 +1,3 @@
--- verbs.add: what a new task can be found by.
+-- arrivals: what a new task can be found by.
 INSERT INTO label (name, value, seq)
 VALUES (?, ?, ?)

@@ -1,2 +1,2 @@
--- verbs.add: what it was asked.
+-- arrivals: what it was asked.
 INSERT INTO payload (seq, spec) VALUES (?, ?)

@@ -1,4 +1,4 @@
--- verbs.claim: the first tasks of a flow that stand before the next flow's head, as one JSON text: a row each would hand the
+-- claims.claim: the first tasks of a flow that stand before the next flow's head, as one JSON text: a row each would hand the
 -- interpreter's lock back and forth once a task. `spec` is JSON already; an id has no character that JSON would escape.
 SELECT CAST(group_concat(
     '[' || seq || ',"' || id || '",' || estimate || ',' || attempt || ',' || failures || ',' || lost || ',' || created || ',' || bytes

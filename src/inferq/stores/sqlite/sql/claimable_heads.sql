@@ -1,4 +1,4 @@
--- verbs.claim over many flows: these heads, each with the task that follows it in its flow, as one JSON text (see claimable.sql).
+-- claims.claim over many flows: these heads, each with the task that follows it in its flow, as one JSON text (see claimable.sql).
 SELECT CAST(group_concat(
     '[' || t.seq || ',"' || t.id || '",' || t.estimate || ',' || t.attempt || ',' || t.failures || ',' || t.lost || ',' || t.created
     || ',' || t.bytes || ',' || CAST(p.spec AS TEXT) || ','

@@ -1,2 +1,2 @@
--- verbs.cancel, reprioritize, retry: where does it stand?
+-- changes.cancel, reprioritize, retry: where does it stand?
 SELECT seq, flow, state, attempt, started, bytes, worker, batch FROM task WHERE id = ?

@@ -1,2 +1,2 @@
--- verbs.add: was this key used, and with which body?
+-- arrivals: was this key used, and with which body?
 SELECT id, digest FROM idempotency WHERE tenant = ? AND key = ?

@@ -1,2 +1,2 @@
--- verbs.reprioritize: to another flow, keeping its sequence number.
+-- changes.reprioritize: to another flow, keeping its sequence number.
 UPDATE task SET flow = ? WHERE seq = ?

@@ -1,2 +1,2 @@
--- finishing.finish, verbs.append: is the claim still the task's? Read inside the write transaction.
+-- finishing.finish, claims.append: is the claim still the task's? Read inside the write transaction.
 SELECT state, attempt, token, bytes FROM task WHERE seq = ?

@@ -10,7 +10,7 @@ from inferq.errors import TaskNotFound
 from inferq.given import is_text
 
 
-class Held(AsyncDoor):
+class Opened(AsyncDoor):
     """Holds it while the client is open; `front.py` opens and closes it."""
 
     @property

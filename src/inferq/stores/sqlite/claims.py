@@ -1,4 +1,4 @@
-"""A task's way, as transitions inside a write transaction: claim, append, finish. Each takes the calls of one group together."""
+"""Claims, as transitions inside a write transaction: given out to attempts, looked at before each write, chunks appended under them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inferq.engine import Engine
 
 
-class Held(AsyncDoor):
+class Opened(AsyncDoor):
     """Holds them while the queue is open; `front.py` opens and closes them."""
 
     _settings: Settings
