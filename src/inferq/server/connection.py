@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from inferq.config import ServerSettings
 from inferq.errors import InvalidRequest, Rejected
@@ -100,17 +101,37 @@ class Http(HttpToolsProtocol):
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """Lets the application cut a connection."""
+    """Lets the application cut a connection, and takes what is no text for the client's mistake."""
 
     def handle_connect(self, event: Any) -> None:
         self.app = _with_abort(self.app, self.transport)
         super().handle_connect(event)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.conn.state is not State.OPEN:
+            self.frames = []  # it is being closed: what came with the reason for that counts no more
+            return
+        if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+            # Without this uvicorn logs a traceback for it, and fails when more such frames came at once.
+            self.frames = []
+            self.conn.send_close(1007)
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             # A refusal is an answer: without this uvicorn logs each as an error of the application.
             self.handshake_complete = True
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Joined:
