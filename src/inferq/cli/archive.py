@@ -19,7 +19,7 @@ from inferq.cli.output import Column, field, naming_stdout, output_options, say,
 
 if TYPE_CHECKING:
     from inferq.archive import Imported
-    from inferq.door.archive import ArchiveDoor
+    from inferq.door.archive import ArchiveDoor, Told
 
 _SHOWN: Final = 20
 """Refused lines that are told one by one."""
@@ -70,10 +70,10 @@ async def _export(app: App, file: str, *, keys: bool) -> int:
 
             if file != "-":
                 return await queue.archive.export(file, keys=keys, told=told)
-            return await _to_stdout(queue.archive, keys=keys)
+            return await _to_stdout(queue.archive, told, keys=keys)
 
 
-async def _to_stdout(archive: ArchiveDoor, *, keys: bool) -> int:
+async def _to_stdout(archive: ArchiveDoor, told: Told, *, keys: bool) -> int:
     size = 0
     pieces: Any = archive.pieces(keys=keys)
     async with aclosing(pieces):
@@ -82,6 +82,7 @@ async def _to_stdout(archive: ArchiveDoor, *, keys: bool) -> int:
                 sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
             size += len(piece)
+            told(size)
     return size
 
 
@@ -157,7 +158,7 @@ def _size(file: str) -> int:
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
-async def _stdin(told: Any) -> AsyncIterator[bytes]:
+async def _stdin(told: Told) -> AsyncIterator[bytes]:
     import asyncio
 
     size = 0

@@ -177,6 +177,18 @@ class ArchiveContract(ContractBase):
         assert [item.id for item, new in zip(items, taken, strict=True) if new is True and isinstance(item, KeptTask)] == [kept]
         assert (await here.store.counts(), await here.store.last_event()) == place
 
+    async def test_compacting_keeps_everything_and_a_dry_run_changes_nothing(self, here: Peer) -> None:
+        gone = await here.add(*(new_task(payload={"prompt": "x" * 20_000}) for _ in range(50)))
+        kept = await here.add_one()
+        await here.store.cancel(gone, here.now)
+        await here.store.delete(gone, here.now)
+        would = await here.store.compact(dry_run=True)
+        done = await here.store.compact()
+        assert (would.dry_run, done.dry_run) == (True, False)
+        assert done.after <= done.before
+        assert (await here.claim_one()).task.id == kept
+        assert await here.store.check() == []
+
     async def _task(self, peer: Peer, id: str) -> Any:
         found = await peer.store.get(id)
         assert found is not None
