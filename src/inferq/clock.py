@@ -26,7 +26,9 @@ class Now:
 class Clock(Protocol):
     """Where the edge reads time; `inferq.testing.FakeClock` is the one that tests own."""
 
-    def read(self) -> Now: ...
+    def read(self) -> Now:
+        """Both clocks, as they stand now."""
+        ...
 
 
 class SystemClock:

@@ -41,6 +41,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def total_tokens(self) -> int | None:
+        """Of the prompt and of the answer; None where the backend said neither."""
         if self.input_tokens is None and self.output_tokens is None:
             return None
         return (self.input_tokens or 0) + (self.output_tokens or 0)

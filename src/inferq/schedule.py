@@ -95,10 +95,12 @@ class Schedule(msgspec.Struct, frozen=True):
 
     @property
     def cron(self) -> Cron:
+        """Its expression, read."""
         return parse(self.expression)
 
     @property
     def zone(self) -> ZoneInfo:
+        """The time zone that its expression speaks of."""
         return zone(self.tz)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from typing import get_args
@@ -54,3 +55,17 @@ def test_importing_inferq_is_light() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_every_public_name_and_each_of_its_methods_says_what_it_is() -> None:
+    silent = []
+    for name in inferq.__all__:
+        offered = getattr(inferq, name)
+        if not inspect.getdoc(offered):
+            silent.append(name)
+        for member, value in inspect.getmembers(offered) if inspect.isclass(offered) else ():
+            function = value.fget if isinstance(value, property) else value
+            ours = inspect.isfunction(function) and function.__module__.startswith("inferq.")
+            if ours and not member.startswith("_") and not inspect.getdoc(value):
+                silent.append(f"{name}.{member}")
+    assert silent == []

@@ -70,6 +70,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> BatchState:
+        """Where it stands, from what is kept of it."""
         if self.reason is not None:
             return BatchState.CANCELLED
         if self.finished is not None:
@@ -125,6 +126,7 @@ class BatchItem(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, as they stand on the wire."""
         made: dict[str, Any] = msgspec.to_builtins(self.shown())
         return made
 

@@ -244,6 +244,7 @@ class Backend:
 
     @property
     def state(self) -> BackendState:
+        """As its settings, its switch and its health checks say, the first of them that objects."""
         if not self.enabled:
             return "disabled"
         if self.switch is not None:
@@ -252,6 +253,7 @@ class Backend:
 
     @property
     def reason(self) -> str:
+        """Why it has no tasks now, or why a switch was set; empty where nothing is to be said."""
         if not self.enabled:
             return "its settings say enabled = false"
         return self.switch.reason if self.switch is not None else self.down

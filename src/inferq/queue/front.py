@@ -119,6 +119,7 @@ class AsyncQueue(Asking, Watching, Changing, Working):
 
     @property
     def settings(self) -> Settings:
+        """What this queue goes by; `reconfigure` changes it."""
         return self._settings
 
     @property
@@ -237,4 +238,5 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         return await self.store.check()
 
     async def store_stats(self) -> StoreStats:
+        """What the store says of itself, for operators."""
         return await self.store.stats()

@@ -32,7 +32,7 @@ class Opened(AsyncDoor):
         return self._store
 
     @property
-    def _watch(self) -> Hub:
+    def _open_hub(self) -> Hub:
         if self._hub is None or self._store is None:
             raise StoreClosed("expected an open queue; use `async with AsyncQueue(...)` or call start() first")
         return self._hub

@@ -22,7 +22,7 @@ class Watching(Opened):
     async def wait(self, id: str, timeout: Duration | None = None) -> Task:
         """The task when it has ended, however. Raises WaitTimeout, TaskNotFound."""
         limit = checked_seconds(timeout, "timeout")
-        waiter = self._watch.end_of(id)
+        waiter = self._open_hub.end_of(id)
         try:
             task = await self.get(id)
             if task.state.is_final:
@@ -36,10 +36,10 @@ class Watching(Opened):
                 raise StoreClosed("the queue was closed while waiting; the task goes on when it is opened again") from None
             raise
         finally:
-            self._watch_forget(id, waiter)
+            self._forget(id, waiter)
         return await self.wait(id, timeout=timeout)
 
-    def _watch_forget(self, id: str, waiter: asyncio.Future[None]) -> None:
+    def _forget(self, id: str, waiter: asyncio.Future[None]) -> None:
         if self._hub is not None:
             self._hub.forget(id, waiter)
 
@@ -51,17 +51,17 @@ class Watching(Opened):
 
     def stream(self, id: str, after: Position = Position()) -> AsyncGenerator[LoggedChunk]:
         """Every chunk after a place up to and with the `end` record. Raises TaskNotFound, InvalidTask."""
-        return self._watch.stream(id, checked_place(after))
+        return self._open_hub.stream(id, checked_place(after))
 
     async def events(self, *types: str, after: int | None = None) -> AsyncGenerator[Event]:
         """Events after a position (None: from now on; 0: from the beginning of the log), and on as they come.
 
         `types` are names or patterns such as `task.*`; raises ValueError for one that fits nothing.
         """
-        async with aclosing(self._watch.events(type_filter(types), checked_position(after))) as found:
+        async with aclosing(self._open_hub.events(type_filter(types), checked_position(after))) as found:
             async for event in found:
                 yield event
 
     def subscribe(self, callback: Callable[[Event], None], *types: str) -> Callable[[], None]:
         """Call `callback` on the event loop for each event from now on; returns the way to unsubscribe."""
-        return self._watch.subscribe(callback, type_filter(types))
+        return self._open_hub.subscribe(callback, type_filter(types))

@@ -96,4 +96,5 @@ class Door(Submitting[D]):
         return self.call(self.asynchronous.check())
 
     def store_stats(self) -> StoreStats:
+        """What the store says of itself, for operators."""
         return self.call(self.asynchronous.store_stats())

@@ -91,6 +91,7 @@ class Queue(Door[AsyncQueue]):
 
     @property
     def settings(self) -> Settings:
+        """What this queue goes by; `reconfigure` changes it."""
         return self.asynchronous.settings
 
     def discover(self) -> list[Discovered]:

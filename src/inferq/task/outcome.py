@@ -154,10 +154,12 @@ class TaskResult(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.embeddings[0] if self.embeddings else None
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values, as they stand on the wire."""
         made: dict[str, Any] = msgspec.to_builtins(self.shown())
         return made
 
     def to_json(self) -> bytes:
+        """One JSON object in UTF-8, as it stands on the wire."""
         return msgspec.json.encode(self.shown())
 
     def shown(self) -> ShownResult:

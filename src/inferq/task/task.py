@@ -44,18 +44,22 @@ class Task(msgspec.Struct, gc=False):
 
     @property
     def priority(self) -> int:
+        """Higher goes first; that of its flow, which may have changed since the submit."""
         return self.flow.priority
 
     @property
     def model(self) -> str:
+        """The model that was asked for; empty where the executor needs none."""
         return self.spec.model
 
     @property
     def action(self) -> str:
+        """What the executor is to do: chat, generate, embed..."""
         return self.spec.action
 
     @property
     def executor(self) -> str:
+        """The name of the executor that was asked for."""
         return self.spec.executor
 
     @property
