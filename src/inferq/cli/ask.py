@@ -9,8 +9,8 @@ import click
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, QueryCommand
-from inferq.cli.output import Column, Record, cell, field, output_options, say, stdout_is_terminal
-from inferq.cli.params import NAMES, PRIORITIES, SINCE, SORTS, STATES, joined, json_text
+from inferq.cli.output import Column, Record, cell, field, json_text, output_options, say, stdout_is_terminal
+from inferq.cli.params import NAMES, PRIORITIES, SINCE, SORTS, STATES, joined
 from inferq.cli.records import (
     ATTEMPT_COLUMNS,
     TASK_COLUMNS,

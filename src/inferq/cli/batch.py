@@ -11,8 +11,8 @@ from inferq.cli.app import App
 from inferq.cli.bulk import sure
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command, LazyGroup, Verb
-from inferq.cli.output import Column, field, output_options, say
-from inferq.cli.params import PRIORITY, json_text
+from inferq.cli.output import Column, field, json_text, output_options, say
+from inferq.cli.params import PRIORITY
 from inferq.cli.reader import while_read
 from inferq.cli.records import ago, iso, short_id
 

@@ -10,8 +10,7 @@ import click
 from inferq.cli.app import App
 from inferq.cli.exits import Exit
 from inferq.cli.groups import Command
-from inferq.cli.output import Column, Record, cell, field, output_options, stdout_is_terminal
-from inferq.cli.params import json_text
+from inferq.cli.output import Column, Record, cell, field, json_text, output_options, stdout_is_terminal
 from inferq.cli.reader import while_read
 from inferq.cli.records import SHORT_ID, iso
 

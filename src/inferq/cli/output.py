@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -93,6 +94,11 @@ def _shown(match: re.Match[str]) -> str:
     return {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\x1b": "\\e"}.get(char, f"\\u{ord(char):04x}")
 
 
+def json_text(value: Any) -> str:
+    """Compact JSON for a cell."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
 def cell(value: Any) -> str:
     """A value as one line of text without control characters."""
     if value is None:
@@ -100,8 +106,6 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list | tuple):
-        from inferq.cli.params import json_text
-
         value = json_text(value)
     return _CONTROL.sub(_shown, str(value))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -234,8 +233,3 @@ def json_file(path: str) -> Any:
 def _bytes_of(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
-
-
-def json_text(value: Any) -> str:
-    """Compact JSON for a cell."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

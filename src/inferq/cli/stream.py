@@ -8,8 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from inferq.cli.app import App
-from inferq.cli.output import aside, cell, say, warn
-from inferq.cli.params import json_text
+from inferq.cli.output import aside, cell, json_text, say, warn
 from inferq.cli.reader import while_read
 
 if TYPE_CHECKING:
