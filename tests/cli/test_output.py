@@ -86,9 +86,10 @@ from inferq.cli.output import Column, Output, field
 out = Output()
 if sys.argv[1] == "text":
     out.write("model says \\x1b[2J hello")
-elif sys.argv[1] == "notes":
-    names = ("id", "type", "priority", "status", "created", "completed", "note")
-    values = ("0" * 18, "chat", "normal", "pending", "3s ago", "", "gpu-1 is down since 2027-01-15T07:59:00Z: connection refused")
+elif sys.argv[1].startswith("notes"):
+    names = ("id", "type", "status", "created", "completed", "note")
+    model = "a-long-name-of-a-model" if sys.argv[1] == "notes-wide" else "chat"
+    values = ("0" * 18, model, "pending", "3s ago", "", "gpu-1 is down since 2027-01-15T07:59:00Z: connection refused")
     out.records([dict(zip(names, values))] * 2, [Column(name.upper(), field(name)) for name in names])
 else:
     out.records(
@@ -131,10 +132,18 @@ def test_a_terminal_table_fits_keeps_ids_whole_and_obeys_no_text_in_it() -> None
 
 def test_on_a_narrow_terminal_the_longest_column_goes_on_below_and_empty_ones_are_left_out() -> None:
     first, *rest = on_terminal("notes", NO_COLOR="1").splitlines()
-    assert first.split() == ["ID", "TYPE", "PRIORITY", "STATUS", "CREATED", "NOTE"]
-    assert rest[0].startswith(f"{'0' * 18}  chat  normal    pending  3s ago   gpu-1 is down")
+    assert first.split() == ["ID", "TYPE", "STATUS", "CREATED", "NOTE"]
+    assert rest[0].startswith(f"{'0' * 18}  chat  pending  3s ago   gpu-1 is down")
     assert all(len(line) <= 80 for line in rest)
-    assert " ".join(" ".join(line.split()[-99:]) for line in rest).count("refused") == 2
+    assert " ".join(rest).count("refused") == 2
+
+
+def test_where_it_has_no_room_beside_the_others_it_stands_below_each_row() -> None:
+    first, *rest = on_terminal("notes-wide", NO_COLOR="1").splitlines()
+    assert first.split() == ["ID", "TYPE", "STATUS", "CREATED"]
+    assert rest[0].split() == ["0" * 18, "a-long-name-of-a-model", "pending", "3s", "ago"]
+    assert rest[1].rstrip() == "    gpu-1 is down since 2027-01-15T07:59:00Z: connection refused"
+    assert len(rest) == 4
 
 
 def test_text_of_a_model_cannot_clear_the_screen() -> None:

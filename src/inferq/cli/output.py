@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import click
 
@@ -245,37 +245,14 @@ def _table(records: list[Record], columns: Sequence[Column]) -> None:
         lines += ["\t".join(cell(column.value(record)) for column in columns) for record in records]
         Output().write("\n".join(lines))
         return
-    from rich.cells import cell_len
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    columns, rows = _filled(columns, [[_shown_cell(column, record) for column in columns] for record in records])
+    from inferq.cli.terminal import draw
+
+    rows = [[_shown_cell(column, record) for column in columns] for record in records]
     colored = _colored(sys.stdout)
     console = Console(file=sys.stdout, color_system="standard" if colored else None, highlight=False)
-    widths = [max(cell_len(text) for text in (column.title, *(row[at] for row in rows))) for at, column in enumerate(columns)]
-    longest = widths.index(max(widths))
-    left = console.width - sum(widths) + widths[longest] - _GAP * (len(columns) - 1)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for at, column in enumerate(columns):
-        # The first column names the thing: it is what people copy, so it is never cut. What does not fit goes on in lines below.
-        wraps = at == longest != 0 and _LEAST <= left < widths[at]
-        least = widths[at] if at == 0 or (left >= _LEAST and not wraps) else None
-        table.add_column(column.title, no_wrap=not wraps, min_width=least, max_width=left if wraps else None)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
-
-
-_GAP: Final = 2
-_LEAST: Final = 12
-"""Cells of a terminal that the longest column needs at least for reading on in lines below; with fewer all columns are cut."""
-
-
-def _filled(columns: Sequence[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
-    """Without columns that are empty for every record: a terminal is narrow."""
-    kept = [at for at in range(len(columns)) if not rows or any(row[at] for row in rows)]
-    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
+    draw(console, [column.title for column in columns], rows)
 
 
 def output_options(
