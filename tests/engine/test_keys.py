@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ async def test_a_key_is_verified_with_what_it_may_and_its_secret_is_kept_nowhere
     await queue.close()
     secret = made.secret.rpartition("_")[2].encode()
     assert not any(secret in content for content in contents(tmp_path))
+
+
+async def test_however_many_make_a_key_of_one_name_at_once_no_two_are_valid(opened: Any, tmp_path: Path) -> None:
+    """Who revokes it by its name must not leave one behind."""
+    here, there = [await opened(url=tmp_path / "q.db", work=False) for _ in range(2)]
+    made = await asyncio.gather(*(queue.keys.create("ci") for queue in (here, there) for _ in range(10)), return_exceptions=True)
+
+    assert all(isinstance(one, Conflict) for one in made if isinstance(one, BaseException))
+    good = [one for one in made if not isinstance(one, BaseException)]
+    valid = [key for key in await here.keys.list() if key.revoked is None]
+    assert [one.key.id for one in good] == [key.id for key in valid]
+    assert len(valid) <= 1
+    alone = await asyncio.gather(*(here.keys.create("other") for _ in range(10)), return_exceptions=True)
+    assert sum(not isinstance(one, BaseException) for one in alone) == 1
 
 
 async def test_whatever_is_wrong_with_a_key_the_answer_is_the_same(opened: Any) -> None:

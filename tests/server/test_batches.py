@@ -99,7 +99,8 @@ async def test_what_is_no_file_of_lines_is_refused(site: Any) -> None:
     status, _, _ = await site.ask("POST", "/api/batches/import", data=b"a=1", headers={"Content-Type": "application/x-www-form-urlencoded"})
     assert status == 415
     assert (await site.ask("GET", "/api/batches/none"))[1]["code"] == "batch_not_found"
-    assert (await site.ask("POST", "/api/batches", json={"name": "import"}))[0] == 400
+    for name in ("import", ".", ".."):
+        assert (await site.ask("POST", "/api/batches", json={"name": name}))[0] == 400
 
 
 async def test_lines_are_added_again_without_harm_until_it_is_sealed(site: Any) -> None:

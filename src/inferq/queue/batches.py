@@ -100,8 +100,8 @@ class LocalBatches(BatchesDoor):
             raise InvalidTask(f"expected a name of 1 to {_LONGEST_NAME} characters, got {options.name!r}", field="name")
         if options.name is not None:
             check_json(options.name, "name")
-            if options.name == "import":
-                raise InvalidTask("expected a name other than 'import', which is a word of the API", field="name")
+            if options.name in ("import", ".", ".."):
+                raise InvalidTask(f"expected a name other than {options.name!r}, which means something else in addresses", field="name")
         check_json(options.metadata, "metadata")
 
     async def _to_resume(self, options: LoadOptions) -> Batch | None:

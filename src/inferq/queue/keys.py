@@ -73,6 +73,7 @@ class LocalKeys(KeysDoor):
         """When each key was last found in use; what is not written yet waits in `_unwritten`."""
         self._unwritten: dict[str, int] = {}
         self._writing: asyncio.Task[None] | None = None
+        self._making = asyncio.Lock()
         self._unlisten = store.listen(self._hear)
 
     def close(self) -> None:
@@ -179,11 +180,23 @@ class LocalKeys(KeysDoor):
             executors=executors,
             expires=instant_of(expires, "expires", self._clock),
         )
-        if any(stored.key.name == name and stored.key.revoked is None for stored in (await self._ring()).values()):
-            raise Conflict(f"expected a name that no key has, got {name!r}; revoke that key first, or choose another name")
-        await self._store.put_record(RecordPut(KEY, key.id, _encode(StoredKey(made.digest, key)), version=0), now)
-        self._known = None
+        async with self._making:
+            await self._check_free(key)
+            await self._store.put_record(RecordPut(KEY, key.id, _encode(StoredKey(made.digest, key)), version=0), now)
+            self._known = None
+            try:
+                # Another process may have taken the name meanwhile: revoking it must not leave a key behind that works.
+                await self._check_free(key)
+            except Conflict:
+                await self._store.drop_record(KEY, key.id, now)
+                self._known = None
+                raise
         return MadeKey(key, made.text)
+
+    async def _check_free(self, key: Key) -> None:
+        others = (stored.key for stored in (await self._ring()).values())
+        if any(other.name == key.name and other.revoked is None and other.id != key.id for other in others):
+            raise Conflict(f"expected a name that no key has, got {key.name!r}; revoke that key first, or choose another name")
 
     async def list(self) -> builtins.list[Key]:
         keys = sorted((stored.key for stored in (await self._ring()).values()), key=lambda key: (key.created, key.id))
