@@ -26,6 +26,7 @@ from inferq.config import (
     load,
     save,
 )
+from inferq.config.secret import has_password, looks_secret
 from inferq.errors import ConfigError
 
 
@@ -37,9 +38,11 @@ def places(tmp_path: Path) -> Places:
 SUFFIXES = [".toml", ".yaml", ".json"]
 seconds = st.floats(0.001, 315_360_000.0)
 counts = st.integers(1, 100_000)
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.text("${}:-file", max_size=12)
+texts = (st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.text("${}:-file", max_size=12)).filter(
+    lambda text: not has_password(text)
+)
 free = st.dictionaries(
-    texts.filter(lambda name: name and "token" not in name.lower()),
+    texts.filter(lambda name: name and not looks_secret(name)),
     st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
