@@ -7,8 +7,8 @@ nothing half done for long, since every process's upkeep goes on with it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from inferq.batch import Batch, BatchLine, NewBatch
 from inferq.clock import Now
@@ -24,6 +24,20 @@ from inferq.stores.sqlite.upkeep import remove
 
 _LINES_AT_ONCE: Final = 10
 """Lines of a dropped batch go this many times faster than tasks: they are small."""
+
+Reply = TypeVar("Reply")
+
+
+def _each(calls: Iterable[tuple[Any, ...]], change: Callable[..., Reply]) -> list[Reply | InferqError]:
+    """What became of each call of a group; one that is refused has changed nothing and is answered by its own error."""
+    replies: list[Reply | InferqError] = []
+    for call in calls:
+        try:
+            replies.append(change(*call))
+        except InferqError as error:
+            replies.append(error)
+    return replies
+
 
 # ── create, add, seal ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,21 +113,19 @@ SealCall = tuple[str, Now, bool]
 
 def seal(tx: Transaction, calls: Sequence[SealCall]) -> list[Batch | InferqError]:
     """No more lines (or again more of them); idempotent. A sealed batch with nothing left to do is finished by this very commit."""
-    replies: list[Batch | InferqError] = []
-    for id, now, sealed in calls:
-        try:
-            row = _find(tx, id)
-            if not sealed and row[3] is not None:
-                raise WrongState(f"expected batch {id} not to be cancelled, but it was")
-            if (row[1] is not None) != sealed:
-                tx.execute("UPDATE batch SET sealed = ?, finished = NULL WHERE number = ?", (now.wall if sealed else None, row[0]))
-                tx.ended = True
-                if sealed:
-                    tx.events.append(BatchSealed(0, now.wall, id, _batch(tx, id).total))
-            replies.append(_batch(tx, id))
-        except InferqError as error:
-            replies.append(error)
-    return replies
+
+    def one(id: str, now: Now, sealed: bool) -> Batch:
+        row = _find(tx, id)
+        if not sealed and row[3] is not None:
+            raise WrongState(f"expected batch {id} not to be cancelled, but it was")
+        if (row[1] is not None) != sealed:
+            tx.execute("UPDATE batch SET sealed = ?, finished = NULL WHERE number = ?", (now.wall if sealed else None, row[0]))
+            tx.ended = True
+            if sealed:
+                tx.events.append(BatchSealed(0, now.wall, id, _batch(tx, id).total))
+        return _batch(tx, id)
+
+    return _each(calls, one)
 
 
 # ── aims ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,20 +135,18 @@ HoldCall = tuple[str, Now, bool]
 
 def hold(tx: Transaction, calls: Sequence[HoldCall]) -> list[Batch | InferqError]:
     """Hold waiting tasks, those to come and those that come back, or let them go on; idempotent."""
-    replies: list[Batch | InferqError] = []
-    for id, now, held in calls:
-        try:
-            number, _, before, reason, *_ = _find(tx, id)
-            if held and reason is not None:
-                raise WrongState(f"expected batch {id} not to be cancelled, but it was")
-            if bool(before) != held:
-                tx.execute("UPDATE batch SET held = ?, aim = ?, place = 0 WHERE number = ?", (int(held), "hold" if held else "let", number))
-                tx.hold(id, number, held=held)
-                tx.events.append(BatchPaused(0, now.wall, id) if held else BatchResumed(0, now.wall, id))
-            replies.append(_batch(tx, id))
-        except InferqError as error:
-            replies.append(error)
-    return replies
+
+    def one(id: str, now: Now, held: bool) -> Batch:
+        number, _, before, reason, *_ = _find(tx, id)
+        if held and reason is not None:
+            raise WrongState(f"expected batch {id} not to be cancelled, but it was")
+        if bool(before) != held:
+            tx.execute("UPDATE batch SET held = ?, aim = ?, place = 0 WHERE number = ?", (int(held), "hold" if held else "let", number))
+            tx.hold(id, number, held=held)
+            tx.events.append(BatchPaused(0, now.wall, id) if held else BatchResumed(0, now.wall, id))
+        return _batch(tx, id)
+
+    return _each(calls, one)
 
 
 CancelCall = tuple[str, Now, str]
@@ -144,19 +154,17 @@ CancelCall = tuple[str, Now, str]
 
 def cancel(tx: Transaction, calls: Sequence[CancelCall]) -> list[Batch | InferqError]:
     """It takes no more lines, and all its tasks that have not ended will be cancelled; idempotent. A finished one stays as it is."""
-    replies: list[Batch | InferqError] = []
-    for id, now, reason in calls:
-        try:
-            number, sealed, _, before, _, _, _, waiting, running = _find(tx, id)
-            if before is None and (sealed is None or waiting or running):
-                tx.execute(SQL["cancel_batch"], (now.wall, reason[:2000], number))
-                tx.hold(id, number, held=False)
-                tx.events.append(BatchCancelled(0, now.wall, id, reason))
-                tx.ended = True
-            replies.append(_batch(tx, id))
-        except InferqError as error:
-            replies.append(error)
-    return replies
+
+    def one(id: str, now: Now, reason: str) -> Batch:
+        number, sealed, _, before, _, _, _, waiting, running = _find(tx, id)
+        if before is None and (sealed is None or waiting or running):
+            tx.execute(SQL["cancel_batch"], (now.wall, reason[:2000], number))
+            tx.hold(id, number, held=False)
+            tx.events.append(BatchCancelled(0, now.wall, id, reason))
+            tx.ended = True
+        return _batch(tx, id)
+
+    return _each(calls, one)
 
 
 DropCall = tuple[str, Now]
@@ -164,19 +172,16 @@ DropCall = tuple[str, Now]
 
 def drop(tx: Transaction, calls: Sequence[DropCall]) -> list[InferqError | None]:
     """It and its tasks will be removed. Refused while some wait or run."""
-    replies: list[InferqError | None] = []
-    for id, now in calls:
-        try:
-            number, _, _, _, aim, _, _, waiting, running = _find(tx, id)
-            if waiting or running:
-                raise WrongState(f"expected batch {id} to have ended, but {waiting + running} of its tasks wait or run; cancel it first")
-            if aim != "drop":
-                tx.execute(SQL["drop_batch"], (now.wall, number))
-                tx.events.append(BatchDropped(0, now.wall, id))
-            replies.append(None)
-        except InferqError as error:
-            replies.append(error)
-    return replies
+
+    def one(id: str, now: Now) -> None:
+        number, _, _, _, aim, _, _, waiting, running = _find(tx, id)
+        if waiting or running:
+            raise WrongState(f"expected batch {id} to have ended, but {waiting + running} of its tasks wait or run; cancel it first")
+        if aim != "drop":
+            tx.execute(SQL["drop_batch"], (now.wall, number))
+            tx.events.append(BatchDropped(0, now.wall, id))
+
+    return _each(calls, one)
 
 
 # ── bites ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -140,21 +140,28 @@ def _attempt_row(held: Claim, outcome: Outcome, now: Now) -> Row:
 def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, now: Now) -> None:
     task = held.task
     code, error = outcome.code, outcome.error[:2000] or None
-    about = (task.flow.lane, outcome.backend or task.backend or "", task.spec.batch)
+    about = _about(held, outcome)
     tx.forgotten.append((task.seq, held.attempt))
     tx.execute(SQL["add_attempt"], _attempt_row(held, outcome, now))
     if outcome.tried and outcome.backend is not None:
         tx.execute(SQL["moved_backend"], (outcome.backend, outcome.remote, task.seq))
-    if outcome.kind in ("failed", "cancelled"):
-        state = FAILED if outcome.kind == "failed" else CANCELLED
-        tx.execute(SQL["end"], (state, now.wall, code, error, 0, task.seq))
-        tx.moved(RUNNING, state, size=size)
-        tx.streams.append(Grown(task.id))
-        if state == FAILED:
-            tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error, *about))
-        else:
-            tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error, *about))
+    if outcome.kind in ("retry", "released"):
+        _waits_again(tx, held, outcome, size, now)
         return
+    state = FAILED if outcome.kind == "failed" else CANCELLED
+    tx.execute(SQL["end"], (state, now.wall, code, error, 0, task.seq))
+    tx.moved(RUNNING, state, size=size)
+    tx.streams.append(Grown(task.id))
+    if state == FAILED:
+        tx.events.append(TaskFailed(0, now.wall, task.id, held.attempt, code, outcome.error, *about))
+    else:
+        tx.events.append(TaskCancelled(0, now.wall, task.id, held.attempt, outcome.error, *about))
+
+
+def _waits_again(tx: Transaction, held: Claim, outcome: Outcome, size: int, now: Now) -> None:
+    task = held.task
+    code, error = outcome.code, outcome.error[:2000] or None
+    about = _about(held, outcome)
     at = outcome.at if outcome.delay is None else now.wall + outcome.delay
     at = at if at is not None and at > now.wall else None
     if tx.holds(task.spec.batch):
@@ -179,3 +186,9 @@ def _ended_otherwise(tx: Transaction, held: Claim, outcome: Outcome, size: int, 
     else:
         due = None if at == NEVER else at
         tx.events.append(TaskReleased(0, now.wall, task.id, held.attempt, code, outcome.error, due, *about))
+
+
+def _about(held: Claim, outcome: Outcome) -> tuple[str, str, str | None]:
+    """What every event of an attempt's end tells: lane, backend, batch."""
+    task = held.task
+    return task.flow.lane, outcome.backend or task.backend or "", task.spec.batch
