@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from inferq.errors import Reject, RetryLater, TaskFailed, Unavailable
 from inferq.executor import Answer, Chunk, Executor, Health
 from inferq.store import RecordPut
 from inferq.task import State, Tried, lane_of
-from inferq.testing import wait_until
+from inferq.testing import EchoExecutor, wait_until
 
 
 class Place(Executor):
@@ -434,3 +435,20 @@ async def test_what_was_tried_says_why(opened: Any) -> None:
     first.trouble = Unavailable("connection refused", failure="connect")
     queue = await opened(at(first, priority=9), at(second), settings=small())
     assert (await (await ask(queue)).result()).tried == (Tried("first", "connect", "connection refused"),)
+
+
+async def test_what_is_submitted_after_a_drain_does_not_begin_there(opened: Any) -> None:
+    queue = await opened(EchoExecutor("echo"))
+    for _ in range(10):
+        assert (await queue.backends.drain("echo")).unaware == ()
+        handle = await queue.submit("echo", "chat", model="m", payload={"messages": [{"role": "user", "content": "hi"}]})
+        other = await queue.submit("echo", "chat", model="m", payload={"messages": [{"role": "user", "content": "hi"}]}, delay=0.001)
+        await wait_until(partial(_is_due, queue, other.id))
+        assert [(await one.refresh()).state for one in (handle, other)] == [State.PENDING] * 2
+        await queue.backends.enable("echo")
+        await handle.result(timeout=10)
+        await other.result(timeout=10)
+
+
+async def _is_due(queue: Any, id: str) -> bool:
+    return (await queue.get(id)).state is not State.SCHEDULED

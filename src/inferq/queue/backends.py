@@ -105,6 +105,7 @@ class LocalBackends(BackendsDoor):
     async def enable(self, name: str) -> BackendInfo:
         await self.get(name)
         await self._store.drop_record(SWITCH, name, self._clock.read())
+        self._turn(name, None)
         return await self.get(name)
 
     async def _switch(self, name: str, state: str, reason: str) -> BackendInfo:
@@ -113,9 +114,16 @@ class LocalBackends(BackendsDoor):
         now = self._clock.read()
         before = (await self._switches()).get(name)
         if before is None or (before.state, before.reason) != (ordered, reason):
-            body = msgspec.json.encode(Switch(ordered, reason, now.wall))
-            await self._store.put_record(RecordPut(SWITCH, name, body), now)
+            switch = Switch(ordered, reason, now.wall)
+            await self._store.put_record(RecordPut(SWITCH, name, msgspec.json.encode(switch)), now)
+            self._turn(name, switch)
         return await self.get(name)
+
+    def _turn(self, name: str, switch: Switch | None) -> None:
+        """This process obeys before whoever switched goes on: what he submits next must not begin there. The others hear of it."""
+        backend = self._places().get(name)
+        if backend is not None and backend.turn(switch):
+            backend.since = self._clock.read().wall
 
     async def _switches(self) -> dict[str, Switch]:
         return {record.id: msgspec.json.decode(record.body, type=Switch) for record in await self._store.records(SWITCH)}
