@@ -205,3 +205,21 @@ def test_who_follows_in_another_thread_is_told_when_the_queue_closes() -> None:
         for caller in (reading, waiting):
             with pytest.raises(StoreClosed):
                 caller.result(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"url": "http://127.0.0.1:7125"}, r"got the server 'http://127\.0\.0\.1:7125'; a program asks it with connect\(\)"),
+        ({"url": "localhost:7125"}, "looks like a server's address; write http://localhost:7125"),
+        ({"url": "sqlite:///queue.lan:7125"}, "write http://queue.lan:7125"),
+        ({"url": "q.db", "settings": "inferq.toml"}, r"expected Settings, got str; inferq\.config\.load"),
+    ],
+)
+def test_what_was_meant_for_another_door_is_said_and_makes_no_file(
+    wrong: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(inferq.ConfigError, match=said):
+        Queue(**{"settings": tuned(), **wrong}).start()
+    assert list(tmp_path.iterdir()) == []

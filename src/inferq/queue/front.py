@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferq.clock import Clock, SystemClock
 from inferq.config import BackendSettings, Settings, load
 from inferq.door.arguments import prepared
-from inferq.errors import Rejected
+from inferq.errors import ConfigError, Rejected
 from inferq.executor import Executor
 from inferq.handle import AsyncHandle, Duration
 from inferq.hub import Hub
@@ -59,6 +59,8 @@ class AsyncQueue(Asking, Watching, Changing, Working):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigError(f"expected Settings, got {type(settings).__name__}; inferq.config.load(file=...).settings reads a file")
         self._settings = settings if settings is not None else load().settings
         self._url = url if url is not None else self._settings.store.url
         self._clock = clock or SystemClock()

@@ -30,4 +30,6 @@ async def open_store(
         from inferq.stores.sqlite.store import open_sqlite
 
         return open_sqlite(url, durability=durability, clock=clock, lease=lease, lost_limit=lost_limit)
+    if scheme.lower() in ("http", "https"):
+        raise ConfigError(f"expected a store here, got the server {url!r}; a program asks it with connect(), Client or AsyncClient")
     raise ConfigError(f"expected a store URL such as sqlite:///inferq.db or sqlite://:memory:, got {url!r}")

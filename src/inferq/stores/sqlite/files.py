@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import sqlite3
 from pathlib import Path
@@ -30,6 +31,7 @@ Durability = Literal["full", "normal"]
 APPLICATION_ID: Final = 0x696E6671  # "infq", so that no other program's database is taken for ours
 MEMORY: Final = ":memory:"
 _BUSY_MS: Final = 10_000
+_ADDRESS: Final = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+):\d{1,5}")
 _CACHE_KIB: Final = 20_000
 
 
@@ -45,10 +47,18 @@ def path_of(url: str) -> str:
         return MEMORY
     scheme, mark, rest = url.partition("://")
     if not mark:
-        return os.path.realpath(url)
+        return _no_address(os.path.realpath(url))
     if scheme != "sqlite" or not rest.startswith("/") or len(rest) < 2:
         raise ConfigError(f"expected a store URL such as sqlite:///inferq.db or sqlite://:memory:, got {url!r}")
-    return os.path.realpath(rest[1:])
+    return _no_address(os.path.realpath(rest[1:]))
+
+
+def _no_address(path: str) -> str:
+    """A file is not made of what was meant as a server's address. Raises ConfigError."""
+    name = os.path.basename(path)
+    if _ADDRESS.fullmatch(name) and not os.path.exists(path):
+        raise ConfigError(f"expected a store, got {name!r}, which looks like a server's address; write http://{name} for the server")
+    return path
 
 
 def open_file(path: str, durability: Durability) -> sqlite3.Connection:
