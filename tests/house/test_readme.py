@@ -280,6 +280,12 @@ def test_every_path_named_in_the_architecture_exists() -> None:
         assert any((base / path).exists() for base in (ROOT, source, ROOT / "tests", source / "stores/sqlite", source / "server")), path
 
 
+def test_every_room_of_the_source_is_in_the_architecture() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    rooms = [path.name + "/" if path.is_dir() else path.name for path in (ROOT / "src/inferq").iterdir() if path.name[0] not in "_."]
+    assert [room for room in rooms if f"`{room}`" not in page and room != "py.typed"] == []
+
+
 def test_every_page_with_something_to_run_has_a_test_that_reads_it() -> None:
     tests = "".join(test.read_text("utf-8") for test in (ROOT / "tests").glob("**/test_*.py"))
     for page in (ROOT / "docs").glob("*.md"):
