@@ -130,10 +130,10 @@ async def test_what_follows_ends_when_its_reader_has_enough(home: Path, processe
 
 
 @pytest.mark.parametrize("source", ["-", "pipe"])
-async def test_ctrl_c_ends_a_command_that_waits_for_its_input(home: Path, processes: Any, source: str) -> None:
+@pytest.mark.parametrize("command", ["submit batch --executor echo --model m --prompt {q} --file", "db import"])
+async def test_ctrl_c_ends_a_command_that_waits_for_its_input(home: Path, processes: Any, command: str, source: str) -> None:
     os.mkfifo(home / "pipe")
-    words = ["submit", "batch", "--file", source, "--executor", "echo", "--model", "m", "--prompt", "{q}"]
-    process = processes.start(*words, stdin=subprocess.PIPE)
+    process = processes.start(*command.split(), source, stdin=subprocess.PIPE)
     into = process.stdin.fileno() if source == "-" else await wait_until(lambda: opened(home / "pipe"), timeout=20)
     os.write(into, b'{"q":')
     await wait_until(lambda: unread(into) == 0, timeout=20, what="it to read")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 20
 """Refused lines that are told one by one."""
-_PIECE: Final = 1 << 16
 
 
 @click.command(
@@ -147,7 +145,10 @@ async def _import(app: App, file: str, *, dry_run: bool) -> Imported:
 
             if file != "-":
                 return await queue.archive.load(file, dry_run=dry_run, told=told)
-            return await queue.archive.take(_stdin(told), dry_run=dry_run)
+            from inferq.door.archive import read_pieces
+
+            source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+            return await queue.archive.take(read_pieces(source, told), dry_run=dry_run)
 
 
 def _size(file: str) -> int:
@@ -156,17 +157,6 @@ def _size(file: str) -> int:
         return 0
     found = os.stat(file)
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-async def _stdin(told: Told) -> AsyncIterator[bytes]:
-    import asyncio
-
-    size = 0
-    read = getattr(sys.stdin.buffer, "read1", sys.stdin.buffer.read)
-    while piece := await asyncio.to_thread(read, _PIECE):
-        size += len(piece)
-        yield piece
-        told(size)
 
 
 def _megabytes(size: int) -> str:

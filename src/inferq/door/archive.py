@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final
+from typing import IO
 
 from inferq.archive import Imported
+from inferq.door.batch_sources import pieces
 from inferq.errors import StoreError
 
 Told = Callable[[int], object]
 """Called with how many bytes have been written or read."""
-_PIECE: Final = 1 << 18
 
 
 class ArchiveDoor(ABC):
@@ -70,12 +70,11 @@ class ArchiveDoor(ABC):
         return await self.take(read_pieces(Path(path), told), dry_run=dry_run)
 
 
-async def read_pieces(file: Path, told: Told | None = None) -> AsyncIterator[bytes]:
-    """The bytes of a file, some at a time. Raises OSError."""
+async def read_pieces(source: Path | IO[bytes], told: Told | None = None) -> AsyncIterator[bytes]:
+    """The bytes of a file or pipe, some at a time. Raises OSError."""
     size = 0
-    with file.open("rb") as source:
-        while piece := await asyncio.to_thread(source.read, _PIECE):
-            size += len(piece)
-            yield piece
-            if told is not None:
-                told(size)
+    async for piece in pieces(source):
+        size += len(piece)
+        yield piece
+        if told is not None:
+            told(size)
