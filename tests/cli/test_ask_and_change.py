@@ -222,3 +222,15 @@ def test_retry_takes_a_priority_hurries_what_waits_and_makes_new_tasks_for_anoth
     assert cli("retry", "--query", "tag:a", "--priority", "low", "--yes", "-q").lines == [ended]
     assert cli("show", ended, "--json=state,priority").json == {"state": "pending", "priority": 1}
     assert cli("retry", ended, "--now", "--model", "m").code == 2
+
+
+def test_wait_takes_a_filter_in_the_place_of_ids(cli: Any, processes: Any) -> None:
+    ids = [
+        cli("submit", "chat", "--executor", "echo", "--model", "m", "x", "--tag", "nightly", "-q").out.strip(),
+        cli("submit", "chat", "--executor", "echo", "--model", "m", "x", "-q").out.strip(),
+    ]
+    processes.start("work")
+    ran = cli("wait", "tag:nightly", "model:m", "--timeout", "20s", "-q")
+    assert (ran.code, ran.lines) == (0, ids[:1]), ran.err
+    assert cli("wait", ids[1], "--timeout", "20s", "-q").lines == ids[1:]
+    assert cli("wait", "tag:nightly", ids[0][:8], "--query", "tag:x").code == 2

@@ -68,13 +68,13 @@ async def _results(app: App, ids: list[str], *, wait: bool, timeout: float | Non
     cls=Command,
     examples="""
         inferq wait 019ab3c4-d5e6-7f01 && echo done
-        inferq wait --timeout 10m --query tag:nightly
+        inferq wait --timeout 10m tag:nightly model:qwen3
         inferq wait --any 019ab3c4-d5e6-7f01 019ab3c4-d5e6-7f02
     """,
     exits=(Exit.FAILED, Exit.PARTIAL, Exit.NOT_FOUND, Exit.UNREACHABLE, Exit.TIMEOUT, Exit.INTERRUPTED),
     fields=(*TASK_FIELDS, "note"),
 )
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, metavar="[ID...|QUERY]")
 @click.option("--query", "-Q", "query", metavar="QUERY", help="All tasks that pass this filter now and have not ended.")
 @click.option("--all/--any", "all_", default=True, help="Until all have ended (default), or the first one.")
 @click.option("--timeout", type=DURATION, help="Wait no longer than this; the tasks go on.")
@@ -84,8 +84,10 @@ def wait(app: App, ids: tuple[str, ...], query: str | None, all_: bool, timeout:
     """Wait until tasks have ended.
 
     The exit code tells how: 0 all completed, 1 all failed or were cancelled, 3 some of each, 8 time is up. IDs may be
-    unique prefixes; `-` reads them from standard input.
+    unique prefixes; `-` reads them from standard input. Words with a colon are a QUERY, as `inferq list` takes it.
     """
+    if query is None and any(":" in one for one in ids):
+        ids, query = (), " ".join(ids)
     if bool(ids) == (query is not None):
         raise click.UsageError(f"expected IDs or --query QUERY, got {'both' if ids else 'neither'}")
     app.run(_wait(app, ids_.given(ids) if ids else [], query=query, all_=all_, timeout=timeout))
