@@ -36,6 +36,7 @@ def test_help_of_a_group_imports_no_verb_and_nothing_heavy(args: list[str], home
         "inferq.cli.app",
         "inferq.cli.exits",
         "inferq.cli.groups",
+        "inferq.cli.option",
         "inferq.cli.output",
         *(f"inferq.cli.{name}" for name in ("submit", "options", "params", "reader", "records", "stream") if "submit" in args),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from inferq.cli.exits import Exit
+from inferq.cli.option import Option
 from inferq.cli.output import Output, say
 
 if TYPE_CHECKING:
@@ -275,7 +276,6 @@ def _progress(ctx: click.Context, _: click.Parameter, value: str | None) -> None
 
 def global_options(*, hidden: bool) -> list[click.Parameter]:
     """The options that work before and after any command; listed in the main help only."""
-    from inferq.cli.groups import Option
 
     def option(*names: str, keep: str, **attrs: Any) -> Option:
         return Option(names, expose_value=False, callback=_keep(keep), hidden=hidden, section="Global options", **attrs)

@@ -15,7 +15,8 @@ import click
 from inferq.cli.app import App
 from inferq.cli.bar import Bar
 from inferq.cli.exits import Exit
-from inferq.cli.groups import Command, Option
+from inferq.cli.groups import Command
+from inferq.cli.option import Option
 from inferq.cli.output import json_text, output_options, say, warn
 from inferq.cli.params import DURATION, INSTANT, PAIR, PRIORITY
 from inferq.cli.stream import result_record

@@ -42,14 +42,6 @@ class _Completed(click.types.StringParamType):
 _COMPLETED = _Completed()
 
 
-class Option(click.Option):
-    """An option that stands under a heading of its own in the help."""
-
-    def __init__(self, *args: Any, section: str = "Options", **attrs: Any) -> None:
-        self.section = section
-        super().__init__(*args, **attrs)
-
-
 class Command(click.Command):
     """A command whose help shows examples first, then options by section, the fields of its records, and its exit codes."""
 

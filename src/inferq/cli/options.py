@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferq.cli.groups import Option
+from inferq.cli.option import Option
 from inferq.cli.params import DURATION, INSTANT, PAIR, PRIORITY, UNTIL, json_file
 
 if TYPE_CHECKING:

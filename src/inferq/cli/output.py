@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TextIO
 
 import click
 
+from inferq.cli.option import Option
+
 Record = Mapping[str, Any]
 FORMATS = ("table", "wide", "json", "jsonl", "csv", "id")
 
@@ -263,7 +265,6 @@ def output_options(
     ids: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds -o/--output, --json[=FIELDS] and -q/--quiet; they reach the command as `app.out`."""
-    from inferq.cli.groups import Option
 
     def output(ctx: click.Context) -> Output:
         made: Output = ctx.obj.out

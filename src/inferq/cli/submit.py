@@ -10,7 +10,8 @@ import click
 
 from inferq.cli.app import App
 from inferq.cli.exits import Exit, exit_of, together
-from inferq.cli.groups import Command, LazyGroup, Option, Verb
+from inferq.cli.groups import Command, LazyGroup, Verb
+from inferq.cli.option import Option
 from inferq.cli.options import TaskOptions, task_options
 from inferq.cli.output import FORMATS, Column, field, output_options, say, stdout_is_terminal
 from inferq.cli.params import DURATION, HEADER, TEXT_PAIR, json_file, message, written_or_piped

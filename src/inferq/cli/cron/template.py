@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from inferq.cli.groups import Option
+from inferq.cli.option import Option
 from inferq.cli.params import DURATION, PAIR, PRIORITY, message
 
 TYPES = ("chat", "generate", "embed")
