@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from pathlib import Path
 from typing import Any, get_origin
 
 import msgspec
@@ -16,6 +18,7 @@ from inferq.client import AsyncClient
 from inferq.testing import wait_until
 from inferq.wire.native import StatsView
 
+PAGE = b"<html>Please log in</html>"
 ZERO = {int: 0, float: 0.0, str: "", bool: False, list: [], dict: {}}
 STATS = {field.name: ZERO[get_origin(field.type) or field.type] for field in msgspec.structs.fields(StatsView)}
 STATS |= {"pending_by_priority": {"5": 1}}
@@ -257,3 +260,11 @@ async def test_a_call_that_is_cancelled_closes_its_connection(scripted: Scripted
     await asyncio.wait_for(gone.wait(), 5)
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_a_page_to_log_in_is_no_copy_of_the_store(scripted: Scripted, client: AsyncClient, tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n\r\n"
+    scripted.script = [sends(head % len(PAGE) + PAGE)]
+    with pytest.raises(errors.ProtocolError, match=r"text/html.* where a copy of the store was expected"):
+        await client.backup(tmp_path / "copy.db")
+    assert os.listdir(tmp_path) == []

@@ -73,7 +73,7 @@ async def follow(
                 bearing.relieve()
                 if reply.status == _NO_MORE:
                     return
-                _check_media(transport, reply)
+                transport.expect(reply, "text/event-stream", "an event stream")
                 reader = EventReader()
                 while piece := await _some(transport, reply):
                     found = _events(transport, reader, piece)
@@ -88,12 +88,6 @@ async def follow(
         except InferqError as failure:
             error = failure
         await bearing.bear(error)
-
-
-def _check_media(transport: Transport, reply: StreamedReply) -> None:
-    media = reply.headers.get("content-type", "")
-    if not media.startswith("text/event-stream"):
-        raise ProtocolError(f"{transport.origin} answered with {media[:80] or 'no type'} where an event stream was expected")
 
 
 async def _some(transport: Transport, reply: StreamedReply) -> bytes:

@@ -161,6 +161,7 @@ class AsyncClient(Asking, Watching, Changing):
     async def backup(self, path: str | Path) -> None:
         """A consistent copy into a new file on this machine, while work goes on. Raises StoreError when the file exists."""
         async with self.transport.stream(get("store", "backup"), timeout=_LONG) as reply:
+            self.transport.expect(reply, "application/vnd.sqlite3", "a copy of the store")
             await save_new(Path(path), reply.chunks())
 
     async def compact(self, *, dry_run: bool = False) -> Compacted:

@@ -207,6 +207,12 @@ class Transport:
             ) from error
         return made
 
+    def expect(self, reply: StreamedReply, media: str, what: str) -> None:
+        """Raises ProtocolError for an answer of another kind: whatever stands before a server, such as a page to log in, says 200 too."""
+        came = reply.headers.get("content-type", "")
+        if came.partition(";")[0].strip().lower() != media:
+            raise ProtocolError(f"{self.origin} answered with {came[:80] or 'no type'} where {what} was expected")
+
     @asynccontextmanager
     async def stream(
         self, request: Request, *, body: AsyncIterator[bytes] | None = None, timeout: float | None = None
