@@ -50,7 +50,7 @@ VERBS = {
     "openapi": Verb("inferq.cli.page:openapi", "Print the API of the server as OpenAPI 3.1.", _KEEP),
     "health": Verb("inferq.cli.serve:health", "Ask whether the server is ready.", _KEEP),
     "doctor": Verb("inferq.cli.doctor:doctor", "Check environment, store, backends and models.", _KEEP),
-    "bench": Verb("inferq.cli.bench:bench", "Measure submits, whole lives of tasks and the disk, on this machine or at a server."),
+    "bench": Verb("inferq.cli.bench:bench", "Measure submits, whole lives of tasks and the disk, on this machine or at a server.", _KEEP),
     "keys": Verb("inferq.cli.keys:keys", "Keys of a server, and limits of tenants.", _KEEP),
     "webhooks": Verb("inferq.cli.webhooks:webhooks", "Who is told over HTTP of what happens.", _KEEP),
     "audit": Verb("inferq.cli.keys:audit", "List state-changing calls of servers, newest first.", _KEEP),
