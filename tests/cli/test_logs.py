@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import re
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +211,35 @@ def test_a_servers_log_has_requests_and_tasks_and_no_prompt(processes: Any, home
     assert {line["request_id"] for line in requests} != {""}
     assert sorted(line["event"] for line in lines if line["logger"] == "inferq.tasks") == ["task.completed", "task.failed"]
     assert PROMPT not in err
+
+
+def test_a_log_that_cannot_be_written_costs_lines_and_never_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on a full disk: the file's limit is where the disk's end would be."""
+    log = tmp_path / "inferq.log"
+    handler = logs.LogFile(log, encoding="utf-8", delay=True)
+    handler.setFormatter(logs.JsonFormatter())
+    logging.getLogger("inferq.log").addHandler(handler)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        handler.emit(logging.makeLogRecord({"msg": "first"}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 10, before[1]))
+        for _ in range(3):
+            handler.emit(logging.makeLogRecord({"msg": "lost"}))
+        log.rename(tmp_path / "rotated.log")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+        handler.emit(logging.makeLogRecord({"msg": "lost too"}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        handler.emit(logging.makeLogRecord({"msg": "again"}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, previous)
+        logging.getLogger("inferq.log").removeHandler(handler)
+        handler.close()
+
+    said = capsys.readouterr().err
+    assert said.count("cannot be written: File too large; lines are lost until it can") == 1
+    assert "Traceback" not in said
+    text = log.read_text()
+    assert '"msg": "again"' in text
+    assert '"count": 4' in text

@@ -7,11 +7,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from typing import TYPE_CHECKING, Any, Final
 
-from inferq.cli.output import safe
+from inferq.cli.output import safe, say
 
 if TYPE_CHECKING:
     from inferq.config import LogSettings, Settings
@@ -28,12 +29,9 @@ def start(settings: LogSettings, *, verbose: int = 0, service: bool = False, sec
 
     `secrets` are texts that no line may hold. A second call replaces what the first set up.
     """
-    handler: logging.Handler
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if settings.file is not None:
-        # A file that was rotated away is opened anew.
-        handler = WatchedFileHandler(settings.file, encoding="utf-8", delay=True)
-    else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = LogFile(settings.file, encoding="utf-8", delay=True)
     people = settings.format == "text" or (settings.format == "auto" and settings.file is None and sys.stderr.isatty())
     if settings.format == "auto" and verbose and not service:
         people = True
@@ -45,6 +43,36 @@ def start(settings: LogSettings, *, verbose: int = 0, service: bool = False, sec
     handler.set_name(_NAME)  # so that a second start replaces it
     root.addHandler(handler)
     logging.getLogger("inferq").setLevel(level_of(settings, verbose=verbose, service=service))
+
+
+class LogFile(WatchedFileHandler):
+    """A file that is opened anew when it was rotated away. Where it cannot be written (a full disk) lines are lost, never the work: it
+    is said once on stderr, and in the file when there is room again."""
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        before = self._lost
+        try:
+            super().emit(record)
+        except OSError:  # of opening, or of closing what was rotated away
+            self.handleError(record)
+        if before and self._lost == before:
+            self._lost = 0
+            logging.getLogger("inferq.log").warning("log.lines_lost", extra={"count": before})
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base class's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        stream, self.stream = self.stream, None
+        with suppress(OSError):
+            if stream is not None:
+                stream.close()
+        if not self._lost:
+            say(f"inferq: the log {self.baseFilename} cannot be written: {error.strerror or error}; lines are lost until it can")
+        self._lost += 1
 
 
 def level_of(settings: LogSettings, *, verbose: int, service: bool) -> int:
