@@ -308,6 +308,21 @@ def test_a_store_is_carried_from_a_server_and_to_a_server(cli: Cli, server: str,
     assert cli("health", "--url", server).code == 7
 
 
+def test_models_are_those_of_the_servers_backends(cli: Cli, server: str, home: Path) -> None:
+    (home / "inferq.toml").write_text('[backends.mine]\nexecutor = "echo"\nmodels = ["only-here"]\n')
+
+    listed = cli("--url", server, "models", "list", "-o", "json").json
+    loaded = cli("--url", server, "models", "ps", "--backend", "echo")
+    unknown = cli("--url", server, "models", "list", "--backend", "mine")
+
+    assert {"model": "echo", "backend": "echo", "executor": "echo"} in [
+        {k: one[k] for k in ("model", "backend", "executor")} for one in listed
+    ]
+    assert "only-here" not in [one["model"] for one in listed]
+    assert (loaded.code, "echo: it does not say which models it has in memory" in loaded.err) == (0, True)
+    assert (unknown.code, "no backend is called 'mine'" in unknown.err) == (5, True)
+
+
 def test_a_model_is_loaded_by_a_server_or_refused_with_the_reason(cli: Cli, server: str) -> None:
     refused = cli("models", "load", "m", "--backend", "echo", "--url", server)
     assert (refused.code, "its executor cannot load models" in refused.err) == (6, True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +15,11 @@ from inferq.cli.params import DURATION
 
 if TYPE_CHECKING:
     from inferq.config import BackendSettings
+
+_HIDDEN: Final = "it does not say which models it has in memory"
+_SILENT: Final = "it has not said which models it has"
+_Said = tuple[str, str, list[str], str]
+"""(backend, executor, models, what went wrong)."""
 
 models = LazyGroup(
     "models",
@@ -75,7 +81,7 @@ def pull(app: App, name: str) -> None:
 def list_(app: App, backend: str | None) -> None:
     """List the models that can run now.
 
-    Every configured backend is asked; one that does not answer is named on stderr.
+    Every configured backend is asked; one that does not answer is named on stderr. A server asks its own.
     """
     app.run(_list(app, backend))
 
@@ -95,28 +101,64 @@ def list_(app: App, backend: str | None) -> None:
 def ps(app: App, backend: str | None) -> None:
     """List the models that are in memory now.
 
-    Every configured backend is asked; one that cannot say is named on stderr when it is asked for alone.
+    Every configured backend is asked, by the server where there is one (which takes an operator's key); one that cannot say is
+    named on stderr when it is asked for alone.
     """
     app.run(_list(app, backend, loaded=True))
 
 
 async def _list(app: App, only: str | None, *, loaded: bool = False) -> None:
+    asked = _of_server if app.address().is_server else _of_settings
+    records: list[dict[str, Any]] = []
+    for backend, executor, names, problem in await asked(app, only, loaded=loaded):
+        if problem and (only or app.verbose or executor == "ollama"):
+            warn(f"{backend}: {problem}")
+        records += [{"model": name, "backend": backend, "executor": executor} for name in names]
+    columns = [Column(name.upper(), field(name)) for name in ("model", "backend", "executor")]
+    app.out.records(records, columns, key="model")
+
+
+async def _of_settings(app: App, only: str | None, *, loaded: bool) -> list[_Said]:
+    """Asked from here, without a queue: what is configured need not run yet."""
     import asyncio
 
     configured = app.loaded().settings.backends
     chosen = [backend for backend in configured if only in (None, backend.name)]
     if not chosen:
-        known = ", ".join(backend.name for backend in configured)
-        warn(f"inferq: no backend is called {only!r}; configured are {known}")
-        app.end(Exit.NOT_FOUND)
+        _unknown(app, only, (backend.name for backend in configured))
     found = await asyncio.gather(*(models_of(backend, loaded=loaded) for backend in chosen))
-    records: list[dict[str, Any]] = []
-    for backend, (names, problem) in zip(chosen, found, strict=True):
-        if problem and (only or app.verbose or backend.executor == "ollama"):
-            warn(f"{backend.name}: {problem}")
-        records += [{"model": name, "backend": backend.name, "executor": backend.executor} for name in names]
-    columns = [Column(name.upper(), field(name)) for name in ("model", "backend", "executor")]
-    app.out.records(records, columns, key="model")
+    return [(backend.name, backend.executor, *said) for backend, said in zip(chosen, found, strict=True)]
+
+
+async def _of_server(app: App, only: str | None, *, loaded: bool) -> list[_Said]:
+    """Asked of a server: its backends are its own, whatever is configured here."""
+    import asyncio
+
+    from inferq.errors import Forbidden
+
+    async with app.queue() as queue:
+        infos = await queue.backends.list()
+        chosen = [info for info in infos if only in (None, info.name)]
+        if not chosen and only is not None:
+            _unknown(app, only, (info.name for info in infos))
+        try:
+            tested = await asyncio.gather(*(queue.backends.test(info.name) for info in chosen))
+        except Forbidden:
+            if loaded:
+                raise
+            # Whoever may not have backends asked hears what they said when the server's workers asked them.
+            return [(info.name, info.executor, list(info.models), "" if info.models else _SILENT) for info in chosen]
+    said: list[_Said] = []
+    for info, found in zip(chosen, tested, strict=True):
+        names = found.loaded if loaded else found.models
+        problem = found.detail if not found.ok else _HIDDEN if names is None else ""
+        said.append((info.name, info.executor, list(names or ()), problem))
+    return said
+
+
+def _unknown(app: App, only: str | None, known: Iterable[str]) -> None:
+    warn(f"inferq: no backend is called {only!r}; configured are {', '.join(known)}")
+    app.end(Exit.NOT_FOUND)
 
 
 async def models_of(backend: BackendSettings, *, patience: float = 5.0, loaded: bool = False) -> tuple[list[str], str]:
@@ -130,7 +172,7 @@ async def models_of(backend: BackendSettings, *, patience: float = 5.0, loaded: 
         executor = load(backend.executor)(backend.name, backend.opened())
         async with asyncio.timeout(patience):
             names = await executor.loaded() if loaded else await executor.models()
-            return ([], "it does not say which models it has in memory") if names is None else (sorted(names), "")
+            return ([], _HIDDEN) if names is None else (sorted(names), "")
     except TimeoutError:
         return [], f"no answer within {patience:g} s"
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and one bad backend must not hide the others

@@ -22,13 +22,15 @@ _LONGEST = 2000
 
 
 class Tested(msgspec.Struct, frozen=True):
-    """What one real health check came to. `seconds` is how long the answer took, `models` what the backend lists."""
+    """What one real health check came to. `seconds` is how long the answer took, `models` what the backend lists, `loaded` what it has in
+    its memory (None where it does not say)."""
 
     name: str
     ok: bool
     detail: str = ""
     seconds: float = 0.0
     models: tuple[str, ...] = ()
+    loaded: tuple[str, ...] | None = None
 
 
 class Held(msgspec.Struct, frozen=True):

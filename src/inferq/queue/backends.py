@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BEST: Final[tuple[BackendState, ...]] = ("up", "down", "draining", "disabled")
 """Of several workers' words the first of these holds: where one can use it, it can be used."""
+_PATIENCE: Final = 5.0
+"""Seconds that a backend has to say what it has in memory."""
 Check = Callable[["Backend"], Awaitable[Health]]
 
 
@@ -72,7 +74,21 @@ class LocalBackends(BackendsDoor):
         models: tuple[str, ...] = ()
         if health.ok and type(backend.executor).models is not Executor.models:
             models = tuple(sorted(backend.models or backend.known or ()))
-        return Tested(name, health.ok, health.detail, round(taken, 4), models)
+        return Tested(name, health.ok, health.detail, round(taken, 4), models, await self._loaded(backend) if health.ok else None)
+
+    async def _loaded(self, backend: Backend) -> tuple[str, ...] | None:
+        """What it says that it has in memory; a backend that fails here has just said that it is well, which counts."""
+        if type(backend.executor).loaded is Executor.loaded:
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await backend.executor.loaded()
+        except (ExecutorError, TimeoutError):
+            return None
+        finally:
+            if not self._works:
+                await backend.close()
+        return None if found is None else tuple(sorted(found))
 
     async def _hold(self, name: str, model: str, verb: Literal["load", "unload"], keep: float | None, timeout: float) -> Held:
         backend = await self._own(name)
