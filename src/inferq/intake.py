@@ -18,6 +18,8 @@ from inferq.executor import Executor
 from inferq.given import checked_instant, checked_priority, checked_seconds
 from inferq.task import LAST_MOMENT, FlowKey, NewTask, Size, Submission, labels_of, lane_of, new_id
 
+LONGEST_KEY: Final = 512
+"""Characters of an idempotency key, wherever it comes from."""
 MAX_DEPTH: Final = 64
 """Levels of nesting that a payload may have."""
 
@@ -297,6 +299,8 @@ def _check_own_rules(submission: Submission) -> None:
             raise InvalidTask(f"expected a number between 0 and 2^53, got {count}", field=name)
     if submission.key == "":
         raise InvalidTask("expected a key of at least one character, got an empty one; leave it out for none", field="key")
+    if submission.key is not None and len(submission.key) > LONGEST_KEY:
+        raise InvalidTask(f"expected a key of at most {LONGEST_KEY} characters, got {len(submission.key):,}", field="key")
 
 
 def _check_executor_rules(submission: Submission, executor: Executor) -> None:

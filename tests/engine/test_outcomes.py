@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from inferq import (
     Chunk,
     Reject,
     State,
+    Submission,
     TaskFailed,
     Unavailable,
 )
+from inferq.executors.echo import EchoExecutor
 from inferq.testing import wait_until
 
 
@@ -186,3 +190,19 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failure_and_leaves_no_t
     error = await failed(queue, does, max_retries=0)
     assert error.failure == "internal"
     assert (await queue.stats()).states["running"] == 0
+
+
+async def test_a_result_that_the_store_cannot_keep_fails_its_task_and_holds_up_no_other(opened: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rule.db"
+    queue = await opened(EchoExecutor("echo"), url=f"sqlite:///{path}")
+    with sqlite3.connect(path) as other:
+        rule = "BEFORE INSERT ON result WHEN instr(new.body, 'poison') BEGIN SELECT RAISE(ABORT, 'no poison'); END"
+        other.execute(f"CREATE TRIGGER rule {rule}")
+    other.close()
+
+    handles = await queue.submit_many([Submission("echo", "echo", payload={"text": text}) for text in ("a", "poison", "b", "c")])
+
+    assert [(await handle.result(timeout=20)).data for handle in (handles[0], handles[2], handles[3])] == [{"text": text} for text in "abc"]
+    with pytest.raises(TaskFailed, match=r"could not keep the result.*no poison") as caught:
+        await handles[1].result(timeout=20)
+    assert (caught.value.failure, (await queue.stats()).workers_active) == ("internal", 0)

@@ -128,6 +128,7 @@ WRONG_FIELDS = [
     pytest.param({"max_retries": 1.5}, "max_retries", id="half a retry"),
     pytest.param({"key": ""}, "key", id="an empty key"),
     pytest.param({"key": 5}, "key", id="a key that is no text"),
+    pytest.param({"key": "k" * 513}, "key", id="a key of more than 512 characters"),
     pytest.param({"key": "a\x00b"}, "key", id="NUL in the key"),
     pytest.param({"key": "\ud800"}, "key", id="lone surrogate in the key"),
     pytest.param({"model": 5}, "model", id="a model that is no text"),

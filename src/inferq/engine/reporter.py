@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferq.clock import Clock
-from inferq.errors import ClaimLost, StoreClosed, StoreError
+from inferq.errors import ClaimLost, StoreClosed, StoreError, StoreRefused
 from inferq.executor import Chunk
 from inferq.store import Store
 from inferq.task import Claim, Outcome
@@ -35,6 +35,8 @@ class Reporter:
         self._last_append = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._given_up = False
+        self._singly = False
+        """Whether the store refused a group of ends: the next are offered one by one."""
 
     def outbox(self, claim: Claim) -> Callable[[Chunk], None]:
         """Where an attempt puts its chunks."""
@@ -141,16 +143,26 @@ class Reporter:
         if not ready:
             return
         self._ended = [item for item in self._ended if _place(item[0]) in self._chunks]
+        # One outcome that the store cannot keep must not hold up those that came with it.
+        groups = [[item] for item in ready] if self._singly else [ready]
+        self._singly = False
+        for group in groups:
+            await self._finish_group(group)
+        if self._singly:
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _finish_group(self, group: list[tuple[Claim, Outcome]]) -> None:
+        """Offer them together; what the store does not take is offered again, one by one."""
         try:
-            errors = await self._store.finish(ready, self._clock.read())
+            errors = await self._store.finish(group, self._clock.read())
         except StoreClosed:
             raise
         except StoreError as error:
-            log.warning("reporter.finish_failed", extra={"error": str(error), "attempts": len(ready)})
-            self._ended = ready + self._ended
-            await asyncio.sleep(_RETRY_SECONDS)
+            log.warning("reporter.finish_failed", extra={"error": str(error), "attempts": len(group)})
+            self._singly = True
+            self._ended += [_keepable(*group[0], error)] if len(group) == 1 else group
             return
-        for (claim, _), lost in zip(ready, errors, strict=True):
+        for (claim, _), lost in zip(group, errors, strict=True):
             if lost is not None:
                 self._refused(claim, lost)
 
@@ -160,6 +172,13 @@ class Reporter:
         log.log(level, "reporter.claim_lost", extra={"task_id": claim.task.id, "attempt": claim.attempt, "reason": lost.reason})
         self._chunks.pop(_place(claim), None)
         self._on_lost(claim)
+
+
+def _keepable(claim: Claim, outcome: Outcome, error: StoreError) -> tuple[Claim, Outcome]:
+    """The outcome, or where the store will never take it a failure that says so."""
+    if not isinstance(error, StoreRefused) or outcome.kind != "completed":
+        return claim, outcome
+    return claim, Outcome.failed("internal", f"the store could not keep the result: {error}", backend=outcome.backend)
 
 
 def _place(claim: Claim) -> tuple[int, int]:

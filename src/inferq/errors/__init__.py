@@ -24,7 +24,7 @@ InferqError
 ├── TransportError                      the server could not be asked, or its answer not be understood
 │   └── ConnectFailed · ConnectionLost · RequestTimeout (also TimeoutError) · ProtocolError
 ├── StoreError                          the truth could not be read or written
-│   ├── StoreLocked · StoreFull · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
+│   ├── StoreLocked · StoreFull · StoreRefused · StoreReadOnly · StoreDamaged · SchemaTooNew · StoreClosed
 ├── ClaimLost                           the claim was superseded; `reason` says by what
 ├── TaskError                           a task ended without a result
 │   └── TaskFailed · TaskCancelled
@@ -78,7 +78,7 @@ from inferq.errors.queue import (
     UnknownExecutor,
     WrongState,
 )
-from inferq.errors.store import SchemaTooNew, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreReadOnly
+from inferq.errors.store import SchemaTooNew, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreReadOnly, StoreRefused
 from inferq.errors.task import ClaimLost, TaskCancelled, TaskError, TaskFailed, WaitTimeout
 
 __all__ = [
@@ -124,6 +124,7 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreReadOnly",
+    "StoreRefused",
     "TaskCancelled",
     "TaskError",
     "TaskFailed",

@@ -27,6 +27,13 @@ class StoreFull(StoreError):
     retryable = True
 
 
+class StoreRefused(StoreError):
+    """What was to be kept breaks a rule of the store: asking again cannot help. Nothing of the refused command was stored."""
+
+    code = "store_refused"
+    status = 500
+
+
 class StoreReadOnly(StoreError):
     """The store's file or directory cannot be written."""
 

@@ -22,6 +22,7 @@ from inferq.errors import (
     StoreFull,
     StoreLocked,
     StoreReadOnly,
+    StoreRefused,
 )
 from inferq.stores.sqlite.rows import decode_events, decode_result
 from inferq.stores.sqlite.statements import MIGRATIONS
@@ -174,6 +175,8 @@ def named(error: sqlite3.Error, path: str) -> InferqError:
             return StoreError(f"expected to open {path}, got: {error}; check that the place exists and may be written")
         case sqlite3.SQLITE_IOERR:
             return StoreError(f"the disk that holds {path} answered with an error ({error}); nothing of this command was stored")
+        case sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_MISMATCH | sqlite3.SQLITE_RANGE:
+            return StoreRefused(f"the store {path} cannot keep this: {error}")
         case _:
             return StoreError(f"the store {path} refused a command: {error}")
 

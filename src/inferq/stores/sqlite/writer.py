@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from inferq.clock import Clock
-from inferq.errors import InferqError, StoreClosed, StoreError, StoreReadOnly
+from inferq.errors import InferqError, StoreClosed, StoreError, StoreReadOnly, StoreRefused
 from inferq.events import Event
 from inferq.store import Change, Grown
 from inferq.stores.sqlite import files, limits, upkeep
@@ -179,7 +179,8 @@ class Writer:
             log.warning("store.command_refused", extra={"error": str(error)})
             return error
         log.error("store.command_failed", exc_info=error)
-        return StoreError(f"the store could not carry out a command: {type(error).__name__}: {error}")
+        # No disk and no lock: the same values would fail the same way again.
+        return StoreRefused(f"the store could not carry out a command: {type(error).__name__}: {error}")
 
     def _commit(self, commands: list[Command]) -> tuple[Transaction, list[Any]]:
         replies: list[Any] = []
