@@ -169,6 +169,15 @@ async def test_what_is_submitted_can_be_asked_for_as_if_it_were_here(site: Site)
     assert await site.client.resolve(handle.id[:13]) == handle.id
 
 
+async def test_a_task_that_was_moved_still_tells_what_it_was_submitted_with(site: Site) -> None:
+    await site.client.pause()
+    handle = await site.client.chat("m", "hello", executor="echo", priority="low")
+    await handle.set_priority("critical")
+    there, here = await site.client.get(handle.id), await site.queue.get(handle.id)
+    assert there == here
+    assert (there.priority, there.spec.priority) == (15, 1)
+
+
 async def test_listing_filters_and_pages(site: Site) -> None:
     await site.client.pause()
     for n in range(5):

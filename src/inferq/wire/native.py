@@ -124,7 +124,8 @@ class TaskView(msgspec.Struct, omit_defaults=True):
     """A task, its submission flattened (GET /api/tasks/{id}). `task()` makes the library's Task of it again.
 
     `backend` and `remote` are what was asked for; `ran_on` is the backend of the latest attempt, and `executed_on` the same, but `local`
-    for all that are not remote.
+    for all that are not remote. `given_estimate` and `given_size` are what the submission said, and so is `given_priority` where
+    the task was moved since.
     """
 
     id: str
@@ -169,10 +170,14 @@ class TaskView(msgspec.Struct, omit_defaults=True):
     executed_on: str | None = None
     given_estimate: int | None = None
     given_size: Size | None = None
+    given_priority: int | None = None
 
     def task(self) -> Task:
         """The same as the library has it."""
-        spec = Submission(**{name: getattr(self, name) for name in _SPEC}, estimate=self.given_estimate, size=self.given_size)
+        given = {name: getattr(self, name) for name in _SPEC}
+        if self.given_priority is not None:
+            given["priority"] = self.given_priority
+        spec = Submission(**given, estimate=self.given_estimate, size=self.given_size)
         flow = FlowKey(self.lane, self.priority, self.size, self.tenant)
         made = Task(flow=flow, spec=spec, **{name: getattr(self, name) for name in _TASK})
         made.backend, made.remote = self.ran_on, self.ran_on is not None and self.executed_on != "local"
@@ -192,7 +197,8 @@ def task_view(task: Task, *, payload: bool = True) -> TaskView:
     if not payload:
         fields["payload"] = {}
     fields.update(ran_on=task.backend, executed_on=task.executed_on)
-    return TaskView(**fields, given_estimate=spec.estimate, given_size=spec.size)
+    moved = spec.priority if spec.priority != flow.priority else None
+    return TaskView(**fields, given_estimate=spec.estimate, given_size=spec.size, given_priority=moved)
 
 
 class Listing(msgspec.Struct, Generic[T]):
