@@ -124,6 +124,22 @@ async def test_after_the_first_chunk_a_failure_is_a_new_attempt_with_a_reset(ope
     assert kinds == ["text", "text", "reset", "end"]
 
 
+async def test_an_attempt_that_broke_off_is_made_again_at_another_backend_if_one_is_free(opened: Any) -> None:
+    first, second = Place("first"), Place("second")
+    first.trouble, first.chunks_first = Unavailable("cut", failure="connect"), 1
+    queue = await opened(at(first, priority=9), at(second, slots=1), settings=small(failures=50, max_retries=1))
+    assert [(await task.result()).data for task in [await ask(queue), await ask(queue)]] == ["second", "second"]
+
+    second.trouble = Unavailable("500", failure="server_error")
+    task = await ask(queue)
+    with pytest.raises(TaskFailed):
+        await task.result()
+    attempts = await queue.attempts(task.id)
+    assert [(attempt.outcome, attempt.backend) for attempt in attempts] == [("retry", "first"), ("failed", "first")]
+    assert [one.backend for one in attempts[1].tried] == ["second"]
+    assert [backend.busy for backend in await queue.backends.list()] == [0, 0]
+
+
 @pytest.mark.parametrize(("sent", "runs"), [(True, 0), (False, 1)])
 async def test_what_must_run_at_most_once_goes_elsewhere_only_if_it_was_never_sent(opened: Any, sent: bool, runs: int) -> None:
     first, second = Place("first"), Place("second")

@@ -16,9 +16,11 @@ from inferq.engine.backend import Backend, model_of
 from inferq.engine.backends import Backends
 from inferq.errors import ExecutorError, RetryLater, Unavailable, Untranslatable
 from inferq.retry import RetryPolicy, patience
-from inferq.task import Outcome, lane_of, lane_parts
+from inferq.task import Claim, Outcome, lane_of, lane_parts
 
 _FULL_GATE: Final = frozenset({"rate_limited", "overloaded", "quota_exhausted"})
+_REMEMBERED: Final = 1000
+"""Tasks whose broken attempts' backends are remembered, the newest."""
 _PATIENCE: Final = RetryPolicy(initial_delay=1.0, max_delay=10.0)
 """How long a task waits for others that are open but busy, and a refused lane without a hint."""
 
@@ -37,6 +39,17 @@ class Aftermath:
         self._clock = clock
         self._rng = rng
         self._changed = changed
+        self._broke_at: dict[str, str] = {}
+        """By task, where its last attempt broke off."""
+
+    def rather(self, claim: Claim, backend: Backend) -> Backend:
+        """Where to make an attempt that was claimed for that backend: where the last one broke off only if no other is open and free."""
+        if self._broke_at.pop(claim.task.id, None) != backend.name:
+            return backend
+        near = not backend.remote or self._backends.rules.fallback_to_local
+        flow = claim.task.flow
+        other, _ = self._backends.elsewhere(flow.lane, flow.priority, tried=(backend.name,), near=near, now=self._loop.time())
+        return other or backend
 
     def sent_on(self, attempt: Attempt, error: ExecutorError) -> Backend | None:
         """Another open backend with a free slot, which it takes; None when there is none, and the attempt ends here."""
@@ -66,9 +79,17 @@ class Aftermath:
         self._learn(backend, lane, attempt.claim.task.id, None if attempt.set_its_own_clock else outcome)
         if outcome is None:
             return None
+        if outcome.kind == "retry":
+            self._broke(attempt)
         if backend.remote or attempt.tried:
             outcome = msgspec.structs.replace(outcome, remote=backend.remote, tried=attempt.tried)
         return self._kept_waiting(attempt, outcome)
+
+    def _broke(self, attempt: Attempt) -> None:
+        if len(self._backends.serving(attempt.claim.task.flow.lane)) > 1:
+            if len(self._broke_at) >= _REMEMBERED:
+                del self._broke_at[next(iter(self._broke_at))]
+            self._broke_at[attempt.claim.task.id] = attempt.backend.name
 
     def _learn(self, backend: Backend, lane: str, task: str, outcome: Outcome | None) -> None:
         now = self._loop.time()

@@ -240,7 +240,7 @@ class Worker:
     # running ---------------------------------------------------------------------------------------------------------
 
     def _begin(self, claim: Claim, pool: str) -> None:
-        backend = self._backends[pool]
+        backend = self._after.rather(claim, self._backends[pool])
         backend.began(claim.task.flow.lane)
         self._busy += 1
         self._quiet.clear()
