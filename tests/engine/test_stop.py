@@ -208,7 +208,7 @@ async def _state(handle: Any, state: State) -> bool:
 async def test_following_events_ends_with_an_error_when_the_queue_closes(opened: Any) -> None:
     queue = await opened(Gated())
     following = asyncio.ensure_future(anext(queue.events()))
-    await wait_until(lambda: bool(queue._watch._events))
+    await wait_until(lambda: bool(queue._hub._events))
     await queue.close()
     with pytest.raises(StoreClosed):
         await following
