@@ -105,11 +105,12 @@ async def test_a_waiter_hears_of_another_process_while_its_own_writes_are_refuse
         with start("worker", place).ready():
             handles = [await queue.submit("record", "do", payload={"n": n, "ms": 300}) for n in range(4)]
             waiting = [asyncio.ensure_future(handle.wait(timeout=30)) for handle in handles]
-            # Room for what the worker writes in pages of 8 KB, far from enough for the 2 MB of each refused submit.
-            with full(small_disk, room=300_000):
+            # Room for what both write in pages of 8 KB, the renewals of their leases twice a second for 20 s included; far from enough for
+            # the 4 MB of each refused submit.
+            with full(small_disk, room=2_500_000):
 
                 async def ended() -> bool:
-                    await _refused(queue)
+                    await _refused(queue, 4 * MB)
                     states = (await queue.stats()).states
                     return states["completed"] == len(handles)
 
@@ -152,9 +153,9 @@ async def _submit_large(queue: AsyncQueue) -> None:
         await queue.submit("record", "do", payload={"n": 0, "pad": "x" * MB})
 
 
-async def _refused(queue: AsyncQueue) -> None:
+async def _refused(queue: AsyncQueue, size: int = 2 * MB) -> None:
     with pytest.raises(StoreFull):
-        await queue.submit("record", "do", payload={"n": 0, "pad": "x" * 2 * MB})
+        await queue.submit("record", "do", payload={"n": 0, "pad": "x" * size})
 
 
 async def _is_running(queue: AsyncQueue, id: str) -> bool:
