@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from inferq.testing import wait_until
+from asking import until
 
 ENTRIES = [
     {"type": "chat", "model": "m", "priority": "high", "system": "Be brief", "messages": [{"role": "user", "content": "hi"}]},
@@ -21,11 +18,6 @@ ENTRIES = [
 ]
 QUESTIONS = [{"id": n, "question": f"q{n}"} for n in range(5)]
 ECHO = ("--executor", "echo")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Ask until it is so; in a thread, because a command has an event loop of its own."""
-    asyncio.run(wait_until(lambda: asyncio.to_thread(condition), timeout=30))
 
 
 def read_until(process: subprocess.Popen[str], wanted: str) -> str:

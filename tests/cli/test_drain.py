@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
+from asking import until
+
 Cli = Any  # the fixtures of the conftest, which test files cannot import
 Processes = Any
-
-
-def until(found: Any, what: str) -> None:
-    until = time.monotonic() + 30
-    while not found():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
 
 
 def state(cli: Cli, id: str) -> str:

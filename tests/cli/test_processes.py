@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import pty
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from inferq.testing import wait_until
+from asking import until
 
 ECHO = ("--executor", "echo", "--model", "m")
 SLOW = ("--field", "tokens_per_second=20", "--field", "tokens=400")
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Ask until it is so; in a thread, because a command has an event loop of its own."""
-    asyncio.run(wait_until(lambda: asyncio.to_thread(condition), timeout=30))
 
 
 def state(cli: Any, task_id: str) -> str:

@@ -22,6 +22,7 @@ from inferq.cli.params import DURATION
 if TYPE_CHECKING:
     from inferq.cli.bar import Meter
     from inferq.door import AsyncDoor
+    from inferq.operation import Verb
 
 _ANSWERS: Final[dict[str, dict[str, Any]]] = {"echo": {}, "demo": {"latency": 0.02, "tokens": 20, "tokens_per_second": 200.0}}
 """At once; or as a small model does, after 20 ms and with 20 tokens in 100."""
@@ -184,8 +185,9 @@ class _Run:
         from inferq.errors import InferqError
 
         try:
-            for verb, states in (("cancel", "scheduled,pending,running"), ("delete", "ended")):
-                made = await queue.operations.start(verb, f"tag:{self._tag} state:{states}")  # type: ignore[arg-type]  # both are verbs
+            steps: tuple[tuple[Verb, str], ...] = (("cancel", "scheduled,pending,running"), ("delete", "ended"))
+            for verb, states in steps:
+                made = await queue.operations.start(verb, f"tag:{self._tag} state:{states}")
                 await queue.operations.wait(made.id, _CLEAN)
         except InferqError as error:
             warn(f"its tasks are still there ({error}): inferq delete --query tag:{self._tag}")
